@@ -1,0 +1,3 @@
+//! config
+pub mod check;
+pub mod settings;

@@ -1,0 +1,4 @@
+//! exposure
+pub mod proto;
+pub mod record;
+pub mod ring;

@@ -1,0 +1,3 @@
+//! logger
+pub mod drain;
+pub mod sink;

@@ -1,0 +1,6 @@
+//! master
+pub mod heritage;
+pub mod listen;
+pub mod process;
+pub mod signals;
+pub mod supervisor;

@@ -1,0 +1,568 @@
+//! The instance's numbers, in memory that every process maps: one table of
+//! families, and for each process one block of words that it alone writes.
+//!
+//! ```text
+//! region: magic | layout | block count | words a block | block 0 | block 1 | …
+//! block:  kind, pool name (32 bytes of text) | one word a cell, family after family
+//! ```
+//! A worker slot owns two blocks, as it owns two rings: a successor counts on in
+//! the block that its predecessor is not draining on, and sums never go back.
+//! One writer a block makes every update a plain load and store; nothing locks.
+//!
+//! To add a metric: one row in [`FAMILIES`] and its name in [`Family`].
+
+pub mod render;
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Label values of `route`, in the order of the endpoint's table.
+pub const ROUTES: &[&str] = &[
+    "assign",
+    "experiment",
+    "batch",
+    "livez",
+    "readyz",
+    "metrics",
+    "status",
+    "none",
+];
+/// Label values of `status`; what is not listed counts as `other`.
+pub const STATUSES: &[&str] = &[
+    "200", "400", "404", "405", "408", "413", "414", "415", "417", "422", "431", "500", "501", "503", "505",
+    "other",
+];
+/// Label values of `reason` of closed connections.
+pub const CLOSE_REASONS: &[&str] = &[
+    "peer",
+    "answered",
+    "idle_timeout",
+    "slow",
+    "evicted",
+    "drained",
+    "refused",
+    "error",
+];
+/// Label values of `cause` of replaced processes.
+pub const EXIT_CAUSES: &[&str] = &["exit", "signal", "panic", "watchdog"];
+
+/// Names of the families, in the order of [`FAMILIES`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+#[allow(missing_docs, reason = "each row's help text says it")]
+pub enum Family {
+    Requests,
+    Connections,
+    ConnectionsAccepted,
+    ConnectionsClosed,
+    BytesReceived,
+    BytesSent,
+    Assignments,
+    AttributeFaults,
+    ContextsLeftOut,
+    LoopTurns,
+    PlansTaken,
+    PlanExperiments,
+    PlanTakenAt,
+    ExposuresDelivered,
+    ExposuresCorrupt,
+    ExposuresEvicted,
+    SinkBytes,
+    SinkErrors,
+    SinkFiles,
+    Restarts,
+    LoggerRestarts,
+    Reloads,
+    ReloadsFailed,
+}
+
+/// How a family's cells are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows; summed over blocks.
+    Counter,
+    /// A level; summed over blocks.
+    Gauge,
+    /// A level of which the instance shows the largest.
+    GaugeMax,
+}
+
+/// One row of the table.
+#[derive(Debug)]
+pub struct Row {
+    /// Which family this is; its place in the table.
+    pub family: Family,
+    /// The exported name.
+    pub name: &'static str,
+    /// The exported help text.
+    pub help: &'static str,
+    /// How cells are combined.
+    pub kind: Kind,
+    /// Fixed labels: name and values. A cell for every combination.
+    pub labels: &'static [(&'static str, &'static [&'static str])],
+}
+
+const fn row(
+    family: Family,
+    kind: Kind,
+    name: &'static str,
+    help: &'static str,
+    labels: &'static [(&'static str, &'static [&'static str])],
+) -> Row {
+    Row {
+        family,
+        name,
+        help,
+        kind,
+        labels,
+    }
+}
+
+use Kind::{Counter, Gauge, GaugeMax};
+/// Every metric there is.
+pub const FAMILIES: &[Row] = &[
+    row(
+        Family::Requests,
+        Counter,
+        "splitd_requests_total",
+        "Requests answered, by route and status.",
+        &[("route", ROUTES), ("status", STATUSES)],
+    ),
+    row(
+        Family::Connections,
+        Gauge,
+        "splitd_connections",
+        "Connections open now.",
+        &[],
+    ),
+    row(
+        Family::ConnectionsAccepted,
+        Counter,
+        "splitd_connections_accepted_total",
+        "Connections accepted.",
+        &[],
+    ),
+    row(
+        Family::ConnectionsClosed,
+        Counter,
+        "splitd_connections_closed_total",
+        "Connections closed, by reason.",
+        &[("reason", CLOSE_REASONS)],
+    ),
+    row(
+        Family::BytesReceived,
+        Counter,
+        "splitd_received_bytes_total",
+        "Bytes read from clients.",
+        &[],
+    ),
+    row(
+        Family::BytesSent,
+        Counter,
+        "splitd_sent_bytes_total",
+        "Bytes written to clients.",
+        &[],
+    ),
+    row(
+        Family::Assignments,
+        Counter,
+        "splitd_assignments_total",
+        "Experiments assigned, over all answers.",
+        &[],
+    ),
+    row(
+        Family::AttributeFaults,
+        Counter,
+        "splitd_attribute_faults_total",
+        "Attribute values of another type than declared.",
+        &[],
+    ),
+    row(
+        Family::ContextsLeftOut,
+        Counter,
+        "splitd_exposure_contexts_left_out_total",
+        "Exposures recorded without their attributes, which were too large.",
+        &[],
+    ),
+    row(
+        Family::LoopTurns,
+        Counter,
+        "splitd_loop_turns_total",
+        "Turns of the event loops.",
+        &[],
+    ),
+    row(
+        Family::PlansTaken,
+        Counter,
+        "splitd_plans_taken_total",
+        "Plans taken into force, one a worker and reload.",
+        &[],
+    ),
+    row(
+        Family::PlanExperiments,
+        GaugeMax,
+        "splitd_plan_experiments",
+        "Experiments of the plan in force, all states.",
+        &[],
+    ),
+    row(
+        Family::PlanTakenAt,
+        GaugeMax,
+        "splitd_plan_taken_timestamp_seconds",
+        "Unix time at which the plan in force was taken.",
+        &[],
+    ),
+    row(
+        Family::ExposuresDelivered,
+        Counter,
+        "splitd_exposures_delivered_total",
+        "Exposures confirmed by the sink.",
+        &[],
+    ),
+    row(
+        Family::ExposuresCorrupt,
+        Counter,
+        "splitd_exposures_corrupt_total",
+        "Damaged records skipped in rings.",
+        &[],
+    ),
+    row(
+        Family::ExposuresEvicted,
+        Counter,
+        "splitd_exposures_evicted_total",
+        "Exposures that went with the oldest files at the sink's bound.",
+        &[],
+    ),
+    row(
+        Family::SinkBytes,
+        Counter,
+        "splitd_sink_bytes_total",
+        "Bytes handed to the sink.",
+        &[],
+    ),
+    row(
+        Family::SinkErrors,
+        Counter,
+        "splitd_sink_errors_total",
+        "Writes or syncs that the sink refused.",
+        &[],
+    ),
+    row(
+        Family::SinkFiles,
+        Gauge,
+        "splitd_sink_files",
+        "Complete files that the file sink keeps.",
+        &[],
+    ),
+    row(
+        Family::Restarts,
+        Counter,
+        "splitd_worker_restarts_total",
+        "Workers replaced, by cause.",
+        &[("cause", EXIT_CAUSES)],
+    ),
+    row(
+        Family::LoggerRestarts,
+        Counter,
+        "splitd_logger_restarts_total",
+        "Loggers replaced, by cause.",
+        &[("cause", EXIT_CAUSES)],
+    ),
+    row(
+        Family::Reloads,
+        Counter,
+        "splitd_reloads_total",
+        "Experiments files taken into force.",
+        &[],
+    ),
+    row(
+        Family::ReloadsFailed,
+        Counter,
+        "splitd_reloads_failed_total",
+        "Experiments files refused, or not readable.",
+        &[],
+    ),
+];
+
+const MAGIC: u64 = 0x7370_6c69_7464_4d31; // "splitdM1"
+const LAYOUT: u64 = 1;
+const REGION_HEADER_WORDS: usize = 8;
+const BLOCK_HEADER_WORDS: usize = 8;
+const NAME_WORDS: usize = 4;
+
+const fn cell_count(labels: &[(&str, &[&str])]) -> usize {
+    let mut count = 1;
+    let mut index = 0;
+    while index < labels.len() {
+        count *= labels[index].1.len();
+        index += 1;
+    }
+    count
+}
+
+/// Where each family's cells begin in a block; the last entry is the end.
+const OFFSETS: [usize; FAMILIES.len() + 1] = {
+    let mut offsets = [0; FAMILIES.len() + 1];
+    let mut index = 0;
+    let mut at = BLOCK_HEADER_WORDS;
+    while index < FAMILIES.len() {
+        assert!(
+            FAMILIES[index].family as usize == index,
+            "rows and names are in one order"
+        );
+        offsets[index] = at;
+        at += cell_count(FAMILIES[index].labels);
+        index += 1;
+    }
+    offsets[FAMILIES.len()] = at;
+    offsets
+};
+/// Words of a block, a whole number of cache lines so that two writers never share one.
+const BLOCK_WORDS: usize = OFFSETS[FAMILIES.len()].next_multiple_of(8);
+
+/// Which process writes a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u64)]
+#[allow(missing_docs, reason = "the processes of the house")]
+pub enum Process {
+    Master = 1,
+    Logger = 2,
+    Worker = 3,
+}
+
+/// Bytes of a region for so many blocks.
+#[must_use]
+pub const fn region_size(block_count: usize) -> usize {
+    (REGION_HEADER_WORDS + block_count * BLOCK_WORDS) * 8
+}
+
+/// What is wrong with a region that was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TableFault {
+    /// Another file, or another layout's.
+    #[error("not a metrics region of layout {LAYOUT}: magic {magic:#x}, layout {layout}")]
+    Foreign {
+        /// The first word found.
+        magic: u64,
+        /// The second word found.
+        layout: u64,
+    },
+    /// Its header promises more than is mapped.
+    #[error("metrics region of {words} words is too short for its {blocks} blocks")]
+    Short {
+        /// Words mapped.
+        words: usize,
+        /// Blocks promised.
+        blocks: u64,
+    },
+}
+
+/// A view of the whole region.
+#[derive(Debug, Clone, Copy)]
+pub struct Table<'r> {
+    words: &'r [AtomicU64],
+}
+
+impl<'r> Table<'r> {
+    /// Lays out a fresh region.
+    ///
+    /// # Panics
+    /// If the region is not of [`region_size`] for `block_count`.
+    #[must_use]
+    pub fn format(words: &'r [AtomicU64], block_count: usize) -> Table<'r> {
+        assert!(
+            words.len() * 8 >= region_size(block_count),
+            "region made for its blocks"
+        );
+        words[0].store(MAGIC, Relaxed);
+        words[1].store(LAYOUT, Relaxed);
+        words[2].store(block_count as u64, Relaxed);
+        words[3].store(BLOCK_WORDS as u64, Relaxed);
+        Table { words }
+    }
+
+    /// Takes a region as found, checking its header.
+    ///
+    /// # Errors
+    /// If it is not of this layout or too short.
+    pub fn attach(words: &'r [AtomicU64]) -> Result<Table<'r>, TableFault> {
+        let word = |index: usize| words.get(index).map_or(0, |word| word.load(Relaxed));
+        if word(0) != MAGIC || word(1) != LAYOUT || word(3) != BLOCK_WORDS as u64 {
+            return Err(TableFault::Foreign {
+                magic: word(0),
+                layout: word(1),
+            });
+        }
+        let blocks = word(2);
+        let fits = usize::try_from(blocks)
+            .ok()
+            .and_then(|count| count.checked_mul(BLOCK_WORDS))
+            .is_some_and(|size| size <= words.len().saturating_sub(REGION_HEADER_WORDS));
+        if !fits {
+            return Err(TableFault::Short {
+                words: words.len(),
+                blocks,
+            });
+        }
+        Ok(Table { words })
+    }
+
+    /// How many blocks there are.
+    #[must_use]
+    pub fn block_count(&self) -> usize {
+        self.words[2].load(Relaxed) as usize
+    }
+
+    /// One block, to write or to read.
+    #[must_use]
+    pub fn block(&self, index: usize) -> Block<'r> {
+        let at = REGION_HEADER_WORDS + index * BLOCK_WORDS;
+        Block {
+            words: &self.words[at..at + BLOCK_WORDS],
+        }
+    }
+
+    /// All blocks.
+    pub fn blocks(&self) -> impl Iterator<Item = Block<'r>> + use<'r> {
+        let table = *self;
+        (0..table.block_count()).map(move |index| table.block(index))
+    }
+}
+
+/// The words of one process.
+#[derive(Debug, Clone, Copy)]
+pub struct Block<'r> {
+    words: &'r [AtomicU64],
+}
+
+impl Block<'_> {
+    /// Says whose block this is; `name` is a pool's, cut at 32 bytes. Counts stay.
+    pub fn claim(&self, process: Process, name: &str) {
+        self.words[0].store(process as u64, Relaxed);
+        let mut text = [0u8; NAME_WORDS * 8];
+        let size = name.len().min(text.len());
+        text[..size].copy_from_slice(&name.as_bytes()[..size]);
+        for (word, bytes) in self.words[1..].iter().zip(text.as_chunks::<8>().0) {
+            word.store(u64::from_le_bytes(*bytes), Relaxed);
+        }
+    }
+
+    /// Whose block this is, if anybody's.
+    #[must_use]
+    pub fn process(&self) -> Option<Process> {
+        match self.words[0].load(Relaxed) {
+            1 => Some(Process::Master),
+            2 => Some(Process::Logger),
+            3 => Some(Process::Worker),
+            _ => None,
+        }
+    }
+
+    /// The name it was claimed with.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let bytes: Vec<u8> = self.words[1..=NAME_WORDS]
+            .iter()
+            .flat_map(|word| word.load(Relaxed).to_le_bytes())
+            .collect();
+        String::from_utf8_lossy(&bytes).trim_end_matches('\0').to_owned()
+    }
+
+    fn cell(&self, family: Family, index: usize) -> &AtomicU64 {
+        let (from, to) = (OFFSETS[family as usize], OFFSETS[family as usize + 1]);
+        &self.words[from..to][index]
+    }
+
+    /// Adds to a family without labels. Only the block's own process may.
+    #[inline]
+    pub fn add(&self, family: Family, count: u64) {
+        self.add_at(family, 0, count);
+    }
+
+    /// Adds to one cell of a family with labels, cells in row-major order.
+    #[inline]
+    pub fn add_at(&self, family: Family, index: usize, count: u64) {
+        let cell = self.cell(family, index);
+        cell.store(cell.load(Relaxed).wrapping_add(count), Relaxed);
+    }
+
+    /// Sets a gauge.
+    #[inline]
+    pub fn set(&self, family: Family, value: u64) {
+        self.cell(family, 0).store(value, Relaxed);
+    }
+
+    /// Reads one cell.
+    #[must_use]
+    pub fn get(&self, family: Family, index: usize) -> u64 {
+        self.cell(family, index).load(Relaxed)
+    }
+}
+
+/// The cell of `requests` for a route's index and a status code.
+#[must_use]
+#[inline]
+pub fn request_cell(route: usize, status: u16) -> usize {
+    let status = match status {
+        200 => 0,
+        400 => 1,
+        404 => 2,
+        405 => 3,
+        408 => 4,
+        413 => 5,
+        414 => 6,
+        415 => 7,
+        417 => 8,
+        422 => 9,
+        431 => 10,
+        500 => 11,
+        501 => 12,
+        503 => 13,
+        505 => 14,
+        _ => 15,
+    };
+    route * STATUSES.len() + status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(block_count: usize) -> Vec<AtomicU64> {
+        (0..region_size(block_count) / 8)
+            .map(|_| AtomicU64::new(0))
+            .collect()
+    }
+
+    #[test]
+    fn a_cell_is_found_again_by_whoever_attaches() {
+        let words = words(2);
+        let table = Table::format(&words, 2);
+        table.block(1).claim(Process::Worker, "assign");
+        table.block(1).add_at(Family::Requests, request_cell(0, 404), 3);
+        let found = Table::attach(&words).unwrap();
+        assert_eq!(found.block(1).get(Family::Requests, request_cell(0, 404)), 3);
+        assert_eq!(found.block(1).process(), Some(Process::Worker));
+        assert_eq!(found.block(1).name(), "assign");
+        assert_eq!(found.block(0).get(Family::Requests, request_cell(0, 404)), 0);
+    }
+
+    #[test]
+    fn a_foreign_or_short_region_is_refused() {
+        let words = words(1);
+        assert!(matches!(Table::attach(&words), Err(TableFault::Foreign { .. })));
+        let _ = Table::format(&words, 1);
+        words[2].store(u64::MAX, Relaxed);
+        assert!(matches!(Table::attach(&words), Err(TableFault::Short { .. })));
+        assert!(Table::attach(&[]).is_err());
+    }
+
+    #[test]
+    fn every_listed_status_has_the_cell_of_its_name() {
+        for (index, name) in STATUSES.iter().enumerate() {
+            if let Ok(code) = name.parse() {
+                assert_eq!(request_cell(0, code), index, "{name}");
+            }
+        }
+        assert_eq!(STATUSES[request_cell(0, 999)], "other");
+    }
+}
