@@ -158,7 +158,7 @@ fn catalog<'s>(report: &Report<'s>, root: &Node<'s, '_>) -> Option<Catalog> {
         Some(at) => layers::layers(report, &at, &mut unit_kinds),
     };
     let mut experiments = Experiments::new(&names, &layers, &mut unit_kinds);
-    let read: Vec<Experiment> = report
+    let read: Option<Vec<Experiment>> = report
         .required(
             root,
             &fields,
@@ -166,7 +166,7 @@ fn catalog<'s>(report: &Report<'s>, root: &Node<'s, '_>) -> Option<Catalog> {
             "the file",
             "a list is wanted, [] for none",
         )
-        .map(|at| experiments.read(&at))?;
+        .map(|at| experiments.read(&at));
     let in_place = experiments.in_place;
     conditions::judge_segments(report, &segments, &measures, &in_place);
 
@@ -176,7 +176,7 @@ fn catalog<'s>(report: &Report<'s>, root: &Node<'s, '_>) -> Option<Catalog> {
         unit_kinds: unit_kinds.names,
         segments,
         layers: layers.into_iter().map(|(layer, _)| layer).collect(),
-        experiments: read,
+        experiments: read?,
     })
 }
 
@@ -208,3 +208,6 @@ pub fn fuzz_experiments_file(data: &[u8]) {
         Err(faults) => assert!(!faults.is_empty(), "refused without a reason"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use super::json::{Kind, Node};
 use super::keys;
 use super::operators::{all_operators, operator_fault, operators, read_test};
-use super::report::{Place, Report, listed, short};
+use super::report::{Place, Report, listed, note_hint, short};
 use crate::engine::catalog::{Attribute, AttributeKind, Condition, Segment};
 use crate::limits::{SEGMENT_DEPTH_MAX, SEGMENT_LEAF_COUNT_MAX};
 
@@ -128,8 +128,9 @@ impl<'s> Names<'_, 's> {
                     .report
                     .suggestion(name, self.segments.keys().map(String::as_str));
                 format!(
-                    "segment `{}` is not declared in `segments`{suggestion}",
-                    short(name)
+                    "segment `{}` is not declared in `segments`{suggestion}{}",
+                    short(name),
+                    note_hint(name)
                 )
             });
             return None;
@@ -157,8 +158,9 @@ impl<'s> Names<'_, 's> {
                 report.fault(attr, || {
                     let suggestion = report.suggestion(name, self.attributes.keys().map(String::as_str));
                     format!(
-                        "attribute `{}` is not declared in `attributes`{suggestion}",
-                        short(name)
+                        "attribute `{}` is not declared in `attributes`{suggestion}{}",
+                        short(name),
+                        note_hint(name)
                     )
                 });
             }

@@ -7,7 +7,7 @@ use super::conditions::{Measure, Names};
 use super::json::{Kind, Node, minified};
 use super::keys;
 use super::layers::UnitKinds;
-use super::report::{Place, listed, short};
+use super::report::{Place, listed, note_hint, short};
 use crate::engine::catalog::{Block, Experiment, Group, Layer, OverrideKind, State};
 use crate::limits::{EXPERIMENT_COUNT_MAX, UNIT_VALUE_SIZE_MAX};
 
@@ -196,7 +196,7 @@ impl<'n, 's> Experiments<'n, 's> {
             report.fault(node, || {
                 let suggestion =
                     report.suggestion(&name, self.layers.iter().map(|(layer, _)| layer.name.as_str()));
-                format!("layer `{}` is not declared in `layers`{suggestion}", short(&name))
+                format!("layer `{}` is not declared in `layers`{suggestion}{}", short(&name), note_hint(&name))
             });
         }
         layer

@@ -179,10 +179,10 @@ pub(super) fn well_formed<'s>(report: &Report<'s>, node: &Node<'s, '_>) {
                     let value = node.member(key, value);
                     if !seen.insert(key.as_ref()) {
                         report.fault(&value, || {
-                            let (line, _) = report.line_column(&value, 0);
                             format!(
-                                "key `{}` is repeated (line {line}); a key stands once in an object",
-                                short(key)
+                                "key `{}` is repeated (line {}); a key stands once in an object",
+                                short(key),
+                                report.line(&value)
                             )
                         });
                     }
@@ -193,27 +193,16 @@ pub(super) fn well_formed<'s>(report: &Report<'s>, node: &Node<'s, '_>) {
     }
 }
 
-/// A text or key whose escapes name no character.
-fn unreadable<'s>(report: &Report<'s>, node: &Node<'s, '_>, fault: &serde_json::Error) {
+/// A text, or a key of an object, whose escapes name no character.
+fn unreadable<'s>(report: &Report<'s>, node: &Node<'s, '_>, _: &serde_json::Error) {
     report.fault(node, || {
-        // The fault's own line and column count from the value's start.
-        let within = offset_of(node.raw, fault.line(), fault.column());
-        let (line, column) = report.line_column(node, within);
+        let what = if node.kind() == Kind::Text { "a text" } else { "a key in here" };
         format!(
-            "malformed text at line {line}, column {column}: a \\u escape that is half of a surrogate pair; \
-             write both halves or the character itself"
+            "malformed JSON (line {}): {what} has a \\u escape that is half of a surrogate pair; \
+             write both halves, or the character itself",
+            report.line(node)
         )
     });
-}
-
-/// The byte that a line and column of serde_json's mean (lines from 1, columns in bytes).
-fn offset_of(text: &str, line: usize, column: usize) -> usize {
-    let line_start: usize = text
-        .split_inclusive('\n')
-        .take(line.saturating_sub(1))
-        .map(str::len)
-        .sum();
-    (line_start + column.saturating_sub(1)).min(text.len())
 }
 
 /// The members of an object with fixed keys.

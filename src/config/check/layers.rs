@@ -18,15 +18,15 @@ pub(super) struct UnitKinds {
 impl UnitKinds {
     /// A kind's index; `node` is where it is named.
     pub fn index<'s>(&mut self, report: &Report<'s>, node: &Node<'s, '_>, name: &str) -> usize {
-        if let Some(&index) = self.index.get(name) {
-            return index;
-        }
         if keys::RESERVED.contains(&name) {
             report.fault(node, || {
                 format!(
                     "`{name}` is an option of the request's own and can't be a unit; another name is wanted"
                 )
             });
+        }
+        if let Some(&index) = self.index.get(name) {
+            return index;
         }
         let index = self.names.len();
         if index == UNIT_KIND_COUNT_MAX {

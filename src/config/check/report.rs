@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 
 use super::Fault;
 use super::json::Node;
-use crate::limits::{FAULT_COUNT_MAX, SUGGESTION_WORK_MAX};
+use crate::limits::{FAULT_COUNT_MAX, NAME_SIZE_MAX, SUGGESTION_WORK_MAX};
 
 /// Where in the file something is: what a fault is reported at, kept for later.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub(super) struct Report<'s> {
     faults: RefCell<Vec<(usize, Fault)>>,
     count: Cell<usize>,
     suggestion_work: Cell<usize>,
+    /// A byte and the newlines before it: lines are mostly asked for in the file's order.
+    line_at: Cell<(usize, usize)>,
 }
 
 impl<'s> Report<'s> {
@@ -30,6 +32,7 @@ impl<'s> Report<'s> {
             faults: RefCell::new(Vec::new()),
             count: Cell::new(0),
             suggestion_work: Cell::new(SUGGESTION_WORK_MAX),
+            line_at: Cell::new((0, 0)),
         }
     }
 
@@ -56,9 +59,13 @@ impl<'s> Report<'s> {
         node.raw.as_ptr().addr().wrapping_sub(self.text.as_ptr().addr())
     }
 
-    /// Line and column of a value, both from 1; columns are counted in characters.
-    pub fn line_column(&self, node: &Node<'s, '_>, offset_within: usize) -> (usize, usize) {
-        line_column(self.text.as_bytes(), self.offset(node) + offset_within)
+    /// The line a value begins in, from 1.
+    pub fn line(&self, node: &Node<'s, '_>) -> usize {
+        let offset = self.offset(node);
+        let (from, before) = if self.line_at.get().0 <= offset { self.line_at.get() } else { (0, 0) };
+        let newline_count = before + memchr::memchr_iter(b'\n', &self.text.as_bytes()[from..offset]).count();
+        self.line_at.set((offset, newline_count));
+        newline_count + 1
     }
 
     fn add(&self, fault: impl FnOnce() -> (Place, String)) {
@@ -103,6 +110,9 @@ impl<'s> Report<'s> {
 
     /// `; did you mean …?` with the nearest of the names, or nothing where none is near.
     pub fn suggestion<'n>(&self, given: &str, names: impl IntoIterator<Item = &'n str>) -> String {
+        if given.len() > NAME_SIZE_MAX {
+            return String::new();
+        }
         let far = given.chars().count().div_ceil(3).max(1) + 1;
         let mut nearest: Option<(usize, &str)> = None;
         for name in names {
@@ -147,6 +157,15 @@ pub(super) fn short(text: &str) -> String {
     match text.char_indices().nth(SHOWN) {
         None => text.to_owned(),
         Some((cut, _)) => format!("{}…", &text[..cut]),
+    }
+}
+
+/// Why a name that stands in the file may yet not be declared.
+pub(super) fn note_hint(name: &str) -> &'static str {
+    if super::keys::NOTES.contains(&name) {
+        "; `description` and `meta` are notes wherever they stand and declare nothing"
+    } else {
+        ""
     }
 }
 
