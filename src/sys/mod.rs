@@ -10,3 +10,11 @@ pub mod channel;
 pub mod fork;
 pub mod region;
 pub mod socket;
+
+/// Held by unit tests that fork or that look for a descriptor's being closed: a
+/// child forked by one test keeps copies of the other's descriptors for a moment.
+#[cfg(test)]
+pub(crate) fn alone() -> std::sync::MutexGuard<'static, ()> {
+    static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
