@@ -181,23 +181,10 @@ pub struct Settings {
 /// The pools there are where the file names none, and what a pool of one of these
 /// names has where the file doesn't say.
 const POOLS: &[(&str, &[(&str, &str)])] = &[
-    (
-        "assign",
-        &[
-            ("listen", "127.0.0.1:8080"),
-            ("cpus", "all"),
-            ("nice", "-5"),
-            ("routes", "assign,health"),
-        ],
-    ),
+    ("assign", &[("listen", "127.0.0.1:8080"), ("cpus", "all"), ("nice", "-5"), ("routes", "assign,health")]),
     (
         "bulk",
-        &[
-            ("listen", "127.0.0.1:8081"),
-            ("workers", "1"),
-            ("nice", "10"),
-            ("routes", "batch,explain,health"),
-        ],
+        &[("listen", "127.0.0.1:8081"), ("workers", "1"), ("nice", "10"), ("routes", "batch,explain,health")],
     ),
     (
         "admin",
@@ -226,10 +213,7 @@ pub struct Sources<'a> {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn check_settings(text: &str) -> Result<Settings, Vec<Fault>> {
-    load(&Sources {
-        file: Some(text),
-        ..Sources::default()
-    })
+    load(&Sources { file: Some(text), ..Sources::default() })
 }
 
 /// Puts the settings together from all sources.
@@ -257,11 +241,7 @@ pub fn load(sources: &Sources<'_>) -> Result<Settings, Vec<Fault>> {
         }
     }
     check_whole(&settings, &mut faults);
-    if faults.is_empty() {
-        Ok(settings)
-    } else {
-        Err(faults)
-    }
+    if faults.is_empty() { Ok(settings) } else { Err(faults) }
 }
 
 /// What a setting is, for lists that people read.
@@ -280,12 +260,7 @@ pub struct Described {
 /// Every setting there is.
 pub fn described() -> impl Iterator<Item = Described> {
     fn rows<T>(section: &'static str, rows: &'static [Row<T>]) -> impl Iterator<Item = Described> {
-        rows.iter().map(move |row| Described {
-            section,
-            name: row.name,
-            default: row.default,
-            doc: row.doc,
-        })
+        rows.iter().map(move |row| Described { section, name: row.name, default: row.default, doc: row.doc })
     }
     rows("", table::TOP)
         .chain(rows("pool", table::POOL))
@@ -300,12 +275,7 @@ fn take_default<T>(to: &mut T, rows: &[Row<T>]) {
         // A pool's name is the one setting without a default.
         if row.name != "name" {
             let taken = (row.take)(to, &Value::One(row.default.to_owned()));
-            assert_eq!(
-                taken,
-                Ok(()),
-                "the default of `{}` is a value of its own",
-                row.name
-            );
+            assert_eq!(taken, Ok(()), "the default of `{}` is a value of its own", row.name);
         }
     }
 }
@@ -317,11 +287,7 @@ fn default_pool(name: &str) -> Pool {
     if let Some((_, own)) = POOLS.iter().find(|(known, _)| *known == name) {
         for (setting, value) in *own {
             let taken = take(&mut pool, table::POOL, setting, &Value::One((*value).to_owned()));
-            assert_eq!(
-                taken,
-                Ok(()),
-                "the own default of `{name}.{setting}` is a value of its own"
-            );
+            assert_eq!(taken, Ok(()), "the own default of `{name}.{setting}` is a value of its own");
         }
     }
     pool
@@ -346,9 +312,8 @@ fn take<T>(to: &mut T, rows: &[Row<T>], name: &str, value: &Value) -> Result<(),
 }
 
 fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> String {
-    let mut nearest: Vec<(usize, &str)> = known
-        .map(|known| (strsim::damerau_levenshtein(name, known), known))
-        .collect();
+    let mut nearest: Vec<(usize, &str)> =
+        known.map(|known| (strsim::damerau_levenshtein(name, known), known)).collect();
     nearest.sort_unstable();
     match nearest.first() {
         Some((distance, known)) if *distance <= name.len().max(known.len()) / 2 => {
@@ -373,10 +338,7 @@ fn syntax_fault(text: &str, error: &toml::de::Error) -> Fault {
         }
         None => "the file".to_owned(),
     };
-    Fault {
-        pointer,
-        message: error.message().to_owned(),
-    }
+    Fault { pointer, message: error.message().to_owned() }
 }
 
 fn take_table<T>(to: &mut T, rows: &[Row<T>], place: &str, table: &toml::Table, faults: &mut Vec<Fault>) {
@@ -388,10 +350,7 @@ fn take_table<T>(to: &mut T, rows: &[Row<T>], place: &str, table: &toml::Table, 
             false => Err(unknown("setting", name, rows.iter().map(|row| row.name))),
         };
         if let Err(message) = taken {
-            faults.push(Fault {
-                pointer: format!("{place}{name}"),
-                message,
-            });
+            faults.push(Fault { pointer: format!("{place}{name}"), message });
         }
     }
 }
@@ -433,10 +392,7 @@ fn take_file(settings: &mut Settings, file: &toml::Table, faults: &mut Vec<Fault
 fn take_pools<'a>(tables: impl Iterator<Item = &'a toml::Table>, faults: &mut Vec<Fault>) -> Vec<Pool> {
     let mut pools: Vec<Pool> = Vec::new();
     for (index, table) in tables.enumerate() {
-        let name = table
-            .get("name")
-            .and_then(toml::Value::as_str)
-            .unwrap_or_default();
+        let name = table.get("name").and_then(toml::Value::as_str).unwrap_or_default();
         let mut pool = default_pool(name);
         let place = if name.is_empty() {
             faults.push(Fault {
@@ -472,11 +428,7 @@ fn take_dotted(settings: &mut Settings, name: &str, value: &Value) -> Result<(),
         ["pool", pool, name] => match settings.pools.iter().position(|known| known.name == pool) {
             Some(_) if name == "name" => Err("a pool gets its name in the file".to_owned()),
             Some(index) => take(&mut settings.pools[index], table::POOL, name, value),
-            None => Err(unknown(
-                "pool",
-                pool,
-                settings.pools.iter().map(|pool| pool.name.as_str()),
-            )),
+            None => Err(unknown("pool", pool, settings.pools.iter().map(|pool| pool.name.as_str()))),
         },
         _ => {
             let all = dotted_names(settings);
@@ -518,10 +470,7 @@ fn take_variable(settings: &mut Settings, variable: &str, value: &str, faults: &
         }
     };
     if let Err(message) = taken {
-        faults.push(Fault {
-            pointer: variable.to_owned(),
-            message,
-        });
+        faults.push(Fault { pointer: variable.to_owned(), message });
     }
 }
 
@@ -532,11 +481,7 @@ fn check_whole(settings: &Settings, faults: &mut Vec<Fault>) {
     if settings.pools.is_empty() || settings.pools.len() > limits::POOL_COUNT_MAX {
         fault(
             "pool".to_owned(),
-            format!(
-                "{} pools; 1 to {} would be right",
-                settings.pools.len(),
-                limits::POOL_COUNT_MAX
-            ),
+            format!("{} pools; 1 to {} would be right", settings.pools.len(), limits::POOL_COUNT_MAX),
         );
     }
     let mut taken: Vec<(&Listen, &str)> = Vec::new();
@@ -569,10 +514,7 @@ fn check_whole(settings: &Settings, faults: &mut Vec<Fault>) {
     if slots > limits::SLOT_COUNT_MAX {
         fault(
             "pool".to_owned(),
-            format!(
-                "{slots} workers in all; at most {} would be right",
-                limits::SLOT_COUNT_MAX
-            ),
+            format!("{slots} workers in all; at most {} would be right", limits::SLOT_COUNT_MAX),
         );
     }
 }
@@ -630,11 +572,7 @@ impl Settings {
         let runtime_dir = (self.runtime_dir.clone())
             .or_else(|| first(&of.runtime_directory))
             .or_else(|| of.root.then(|| PathBuf::from("/run/splitd")))
-            .or_else(|| {
-                of.xdg_runtime_dir
-                    .as_ref()
-                    .map(|xdg| Path::new(xdg).join("splitd"))
-            })
+            .or_else(|| of.xdg_runtime_dir.as_ref().map(|xdg| Path::new(xdg).join("splitd")))
             .unwrap_or_else(|| local.join("run"));
         Directories {
             state_dir: of.current_dir.join(state_dir),

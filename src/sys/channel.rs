@@ -184,10 +184,7 @@ mod tests {
     #[test]
     fn an_empty_packet_and_one_too_large_for_its_reader_are_errors() {
         let (one, other) = Channel::pair().unwrap();
-        assert_eq!(
-            one.send(b"", None).unwrap_err().kind(),
-            io::ErrorKind::InvalidInput
-        );
+        assert_eq!(one.send(b"", None).unwrap_err().kind(), io::ErrorKind::InvalidInput);
         one.send(b"12345", None).unwrap();
         let refused = other.recv(&mut [0; 4]).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::InvalidData);

@@ -198,11 +198,7 @@ mod tests {
 
     fn ended(child: &Child) -> Exit {
         let mut set = [PollFd::new(child.as_fd(), PollFlags::POLLIN)];
-        assert_eq!(
-            poll(&mut set, PollTimeout::from(10_000u16)),
-            Ok(1),
-            "its pidfd becomes readable"
-        );
+        assert_eq!(poll(&mut set, PollTimeout::from(10_000u16)), Ok(1), "its pidfd becomes readable");
         child.try_wait().unwrap().expect("readable means ended")
     }
 

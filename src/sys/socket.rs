@@ -76,16 +76,8 @@ pub fn listen_tcp(address: SocketAddr, options: &TcpOptions) -> io::Result<Owned
     setsockopt(&listener, sockopt::ReusePort, &true)?;
     setsockopt(&listener, sockopt::TcpNoDelay, &true)?;
     setsockopt(&listener, sockopt::KeepAlive, &true)?;
-    setsockopt(
-        &listener,
-        sockopt::TcpKeepIdle,
-        &whole_seconds(options.keepalive_idle),
-    )?;
-    setsockopt(
-        &listener,
-        sockopt::TcpKeepInterval,
-        &whole_seconds(options.keepalive_interval),
-    )?;
+    setsockopt(&listener, sockopt::TcpKeepIdle, &whole_seconds(options.keepalive_idle))?;
+    setsockopt(&listener, sockopt::TcpKeepInterval, &whole_seconds(options.keepalive_interval))?;
     setsockopt(&listener, sockopt::TcpKeepCount, &options.keepalive_count)?;
     let user_timeout_ms = u32::try_from(options.user_timeout.as_millis()).unwrap_or(u32::MAX);
     setsockopt(&listener, sockopt::TcpUserTimeout, &user_timeout_ms)?;
@@ -156,10 +148,7 @@ fn remove_stale(path: &Path, address: &UnixAddr) -> io::Result<()> {
         found => found?,
     };
     if !found.file_type().is_socket() {
-        return Err(io::Error::new(
-            io::ErrorKind::AlreadyExists,
-            "a file that is no socket is in the way",
-        ));
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is no socket is in the way"));
     }
     match connect(unix_socket()?.as_raw_fd(), address) {
         Err(Errno::ECONNREFUSED) => std::fs::remove_file(path),
@@ -262,10 +251,7 @@ mod tests {
         let mut client = TcpStream::connect(local_address(&listener).unwrap()).unwrap();
         let connection = accepted(&listener);
         let mut buffer = [0; 16];
-        assert_eq!(
-            recv(&connection, &mut buffer).unwrap_err().kind(),
-            io::ErrorKind::WouldBlock
-        );
+        assert_eq!(recv(&connection, &mut buffer).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         assert_eq!(send(&connection, b"answer").unwrap(), 6);
         shutdown_write(&connection).unwrap();
         let mut text = String::new();
@@ -291,10 +277,7 @@ mod tests {
             send(&connection, b"anybody?").err()
         });
         let kind = gone.expect("a reset comes back").kind();
-        assert!(
-            matches!(kind, io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset),
-            "{kind:?}"
-        );
+        assert!(matches!(kind, io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset), "{kind:?}");
     }
 
     #[test]
@@ -321,10 +304,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("assign.0.sock");
         let listener = listen_unix(&path, 0o660, 128).unwrap();
-        assert_eq!(
-            listen_unix(&path, 0o660, 128).unwrap_err().kind(),
-            io::ErrorKind::AddrInUse
-        );
+        assert_eq!(listen_unix(&path, 0o660, 128).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         // The question whether anybody answers was a connection too.
         drop(accepted(&listener));
         let client = UnixStream::connect(&path).unwrap();
@@ -332,10 +312,7 @@ mod tests {
         send(&connection, b"hello").unwrap();
         drop((client, listener));
         let listener = listen_unix(&path, 0o600, 128).unwrap();
-        assert_eq!(
-            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         UnixStream::connect(&path).unwrap();
         drop(listener);
     }

@@ -24,12 +24,7 @@ const fn row<T>(
     doc: &'static str,
     take: fn(&mut T, &Value) -> Result<(), String>,
 ) -> Row<T> {
-    Row {
-        name,
-        default,
-        doc,
-        take,
-    }
+    Row { name, default, doc, take }
 }
 
 const fn ms(from: u64, to: u64) -> RangeInclusive<Duration> {
@@ -69,15 +64,10 @@ pub(super) const TOP: &[Row<Settings>] = &[
             Ok(())
         },
     ),
-    row(
-        "drain_timeout",
-        "30s",
-        "How long a stop lets requests and connections finish.",
-        |to, value| {
-            to.drain_timeout = value.duration(ms(0, HOUR))?;
-            Ok(())
-        },
-    ),
+    row("drain_timeout", "30s", "How long a stop lets requests and connections finish.", |to, value| {
+        to.drain_timeout = value.duration(ms(0, HOUR))?;
+        Ok(())
+    }),
     row(
         "drain_idle",
         "1s",
@@ -103,13 +93,9 @@ pub(super) const POOL: &[Row<Pool>] = &[
     row("name", "", "The pool's name: a-z, 0-9, `_`, `-`.", |to, value| {
         let name = value.text()?;
         let fits = (1..=32).contains(&name.len())
-            && name
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-');
+            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-');
         if !fits {
-            return Err(format!(
-                "`{name}` is no pool's name; 1 to 32 of a-z, 0-9, `_`, `-` would be right"
-            ));
+            return Err(format!("`{name}` is no pool's name; 1 to 32 of a-z, 0-9, `_`, `-` would be right"));
         }
         name.clone_into(&mut to.name);
         Ok(())
@@ -140,52 +126,32 @@ pub(super) const POOL: &[Row<Pool>] = &[
             Ok(())
         },
     ),
-    row(
-        "workers",
-        "auto",
-        "Processes; `auto` is one for each CPU of `cpus`, or one.",
-        |to, value| {
-            to.workers = match value.text()? {
-                "auto" => None,
-                _ => Some(value.number(1..=limits::SLOT_COUNT_MAX as i64)? as usize),
-            };
-            Ok(())
-        },
-    ),
-    row(
-        "io",
-        "auto",
-        "How sockets are served: `auto` or `epoll`.",
-        |to, value| {
-            to.io = match value.choice(&[
-                ("auto", Some(Io::Auto)),
-                ("epoll", Some(Io::Epoll)),
-                ("io_uring", None),
-            ])? {
-                Some(io) => io,
-                None => return Err("this build has epoll only; `auto` or `epoll` would be right".to_owned()),
-            };
-            Ok(())
-        },
-    ),
-    row(
-        "nice",
-        "0",
-        "Niceness; below 0 where LimitNICE allows it.",
-        |to, value| {
-            to.nice = value.number(-20..=19)? as i32;
-            Ok(())
-        },
-    ),
-    row(
-        "routes",
-        "",
-        "What it answers: assign, batch, explain, health, metrics, status.",
-        |to, value| {
-            to.routes = value.choices(ROUTES)?;
-            Ok(())
-        },
-    ),
+    row("workers", "auto", "Processes; `auto` is one for each CPU of `cpus`, or one.", |to, value| {
+        to.workers = match value.text()? {
+            "auto" => None,
+            _ => Some(value.number(1..=limits::SLOT_COUNT_MAX as i64)? as usize),
+        };
+        Ok(())
+    }),
+    row("io", "auto", "How sockets are served: `auto` or `epoll`.", |to, value| {
+        to.io = match value.choice(&[
+            ("auto", Some(Io::Auto)),
+            ("epoll", Some(Io::Epoll)),
+            ("io_uring", None),
+        ])? {
+            Some(io) => io,
+            None => return Err("this build has epoll only; `auto` or `epoll` would be right".to_owned()),
+        };
+        Ok(())
+    }),
+    row("nice", "0", "Niceness; below 0 where LimitNICE allows it.", |to, value| {
+        to.nice = value.number(-20..=19)? as i32;
+        Ok(())
+    }),
+    row("routes", "", "What it answers: assign, batch, explain, health, metrics, status.", |to, value| {
+        to.routes = value.choices(ROUTES)?;
+        Ok(())
+    }),
     row(
         "validation",
         "lenient",
@@ -204,131 +170,66 @@ pub(super) const POOL: &[Row<Pool>] = &[
             Ok(())
         },
     ),
-    row(
-        "head_size_max",
-        "8KiB",
-        "A request's line and headers.",
-        |to, value| {
-            to.head_size_max = value.size(256..=limits::READ_BUFFER_SIZE as u64 / 2)? as usize;
-            Ok(())
-        },
-    ),
+    row("head_size_max", "8KiB", "A request's line and headers.", |to, value| {
+        to.head_size_max = value.size(256..=limits::READ_BUFFER_SIZE as u64 / 2)? as usize;
+        Ok(())
+    }),
     row("body_size_max", "64KiB", "A request's body.", |to, value| {
         to.body_size_max = value.size(256..=limits::BODY_SIZE_MAX as u64)? as usize;
         Ok(())
     }),
-    row(
-        "batch_body_size_max",
-        "4MiB",
-        "The body of a batch.",
-        |to, value| {
-            to.batch_body_size_max = value.size(256..=GIB)? as usize;
-            Ok(())
-        },
-    ),
-    row(
-        "idle_timeout",
-        "75s",
-        "A connection without a request.",
-        |to, value| {
-            to.idle_timeout = value.duration(ms(100, DAY))?;
-            Ok(())
-        },
-    ),
-    row(
-        "head_timeout",
-        "5s",
-        "From a head's first byte to its last.",
-        |to, value| {
-            to.head_timeout = value.duration(ms(100, HOUR))?;
-            Ok(())
-        },
-    ),
-    row(
-        "body_timeout",
-        "10s",
-        "From a body's first byte to its last.",
-        |to, value| {
-            to.body_timeout = value.duration(ms(100, HOUR))?;
-            Ok(())
-        },
-    ),
-    row(
-        "write_timeout",
-        "10s",
-        "An answer that the peer does not take.",
-        |to, value| {
-            to.write_timeout = value.duration(ms(100, HOUR))?;
-            Ok(())
-        },
-    ),
-    row(
-        "linger_timeout",
-        "1s",
-        "After the last answer, how long the peer's end is awaited.",
-        |to, value| {
-            to.linger_timeout = value.duration(ms(0, MINUTE))?;
-            Ok(())
-        },
-    ),
-    row(
-        "backlog",
-        "4096",
-        "Connections that may wait to be accepted.",
-        |to, value| {
-            to.backlog = value.number(1..=65_535)? as i32;
-            Ok(())
-        },
-    ),
-    row(
-        "keepalive_idle",
-        "15s",
-        "TCP: silence before the peer is asked whether it lives.",
-        |to, value| {
-            to.keepalive_idle = value.duration(ms(1_000, 9 * HOUR))?;
-            Ok(())
-        },
-    ),
-    row(
-        "keepalive_interval",
-        "5s",
-        "TCP: time between such questions.",
-        |to, value| {
-            to.keepalive_interval = value.duration(ms(1_000, 9 * HOUR))?;
-            Ok(())
-        },
-    ),
-    row(
-        "keepalive_count",
-        "3",
-        "TCP: unanswered questions that end it.",
-        |to, value| {
-            to.keepalive_count = value.number(1..=127)? as u32;
-            Ok(())
-        },
-    ),
-    row(
-        "user_timeout",
-        "20s",
-        "TCP: how long sent bytes may stay unacknowledged.",
-        |to, value| {
-            to.user_timeout = value.duration(ms(100, HOUR))?;
-            Ok(())
-        },
-    ),
-    row(
-        "socket_mode",
-        "0660",
-        "Permissions of Unix sockets, octal.",
-        |to, value| {
-            let text = value.text()?;
-            to.socket_mode = u32::from_str_radix(text, 8)
-                .ok()
-                .filter(|mode| *mode <= 0o777)
-                .ok_or_else(|| format!("`{text}` is no mode; `\"0660\"` would be right"))?;
-            Ok(())
-        },
-    ),
+    row("batch_body_size_max", "4MiB", "The body of a batch.", |to, value| {
+        to.batch_body_size_max = value.size(256..=GIB)? as usize;
+        Ok(())
+    }),
+    row("idle_timeout", "75s", "A connection without a request.", |to, value| {
+        to.idle_timeout = value.duration(ms(100, DAY))?;
+        Ok(())
+    }),
+    row("head_timeout", "5s", "From a head's first byte to its last.", |to, value| {
+        to.head_timeout = value.duration(ms(100, HOUR))?;
+        Ok(())
+    }),
+    row("body_timeout", "10s", "From a body's first byte to its last.", |to, value| {
+        to.body_timeout = value.duration(ms(100, HOUR))?;
+        Ok(())
+    }),
+    row("write_timeout", "10s", "An answer that the peer does not take.", |to, value| {
+        to.write_timeout = value.duration(ms(100, HOUR))?;
+        Ok(())
+    }),
+    row("linger_timeout", "1s", "After the last answer, how long the peer's end is awaited.", |to, value| {
+        to.linger_timeout = value.duration(ms(0, MINUTE))?;
+        Ok(())
+    }),
+    row("backlog", "4096", "Connections that may wait to be accepted.", |to, value| {
+        to.backlog = value.number(1..=65_535)? as i32;
+        Ok(())
+    }),
+    row("keepalive_idle", "15s", "TCP: silence before the peer is asked whether it lives.", |to, value| {
+        to.keepalive_idle = value.duration(ms(1_000, 9 * HOUR))?;
+        Ok(())
+    }),
+    row("keepalive_interval", "5s", "TCP: time between such questions.", |to, value| {
+        to.keepalive_interval = value.duration(ms(1_000, 9 * HOUR))?;
+        Ok(())
+    }),
+    row("keepalive_count", "3", "TCP: unanswered questions that end it.", |to, value| {
+        to.keepalive_count = value.number(1..=127)? as u32;
+        Ok(())
+    }),
+    row("user_timeout", "20s", "TCP: how long sent bytes may stay unacknowledged.", |to, value| {
+        to.user_timeout = value.duration(ms(100, HOUR))?;
+        Ok(())
+    }),
+    row("socket_mode", "0660", "Permissions of Unix sockets, octal.", |to, value| {
+        let text = value.text()?;
+        to.socket_mode = u32::from_str_radix(text, 8)
+            .ok()
+            .filter(|mode| *mode <= 0o777)
+            .ok_or_else(|| format!("`{text}` is no mode; `\"0660\"` would be right"))?;
+        Ok(())
+    }),
     row(
         "record_empty",
         "false",
@@ -338,15 +239,10 @@ pub(super) const POOL: &[Row<Pool>] = &[
             Ok(())
         },
     ),
-    row(
-        "record_context",
-        "true",
-        "Record the request's attributes in its exposure.",
-        |to, value| {
-            to.record_context = value.truth()?;
-            Ok(())
-        },
-    ),
+    row("record_context", "true", "Record the request's attributes in its exposure.", |to, value| {
+        to.record_context = value.truth()?;
+        Ok(())
+    }),
 ];
 
 /// Settings of `[logger]`.
@@ -371,33 +267,21 @@ pub(super) const LOGGER: &[Row<LoggerSettings>] = &[
             Ok(())
         },
     ),
-    row(
-        "layout",
-        "request",
-        "What is delivered: one message a request (`request`).",
-        |to, value| {
-            to.layout = match value
-                .choice(&[("request", Some(super::Layout::Request)), ("assignment", None)])?
-            {
-                Some(layout) => layout,
-                None => {
-                    return Err(
-                        "this build delivers one message a request only; `request` would be right".to_owned(),
-                    );
-                }
-            };
-            Ok(())
-        },
-    ),
-    row(
-        "spool_sync",
-        "200ms",
-        "How often what is written is synced to the disk.",
-        |to, value| {
-            to.spool_sync = value.duration(ms(1, MINUTE))?;
-            Ok(())
-        },
-    ),
+    row("layout", "request", "What is delivered: one message a request (`request`).", |to, value| {
+        to.layout = match value.choice(&[("request", Some(super::Layout::Request)), ("assignment", None)])? {
+            Some(layout) => layout,
+            None => {
+                return Err(
+                    "this build delivers one message a request only; `request` would be right".to_owned()
+                );
+            }
+        };
+        Ok(())
+    }),
+    row("spool_sync", "200ms", "How often what is written is synced to the disk.", |to, value| {
+        to.spool_sync = value.duration(ms(1, MINUTE))?;
+        Ok(())
+    }),
     row(
         "spool_size_max",
         "8GiB",
@@ -411,67 +295,37 @@ pub(super) const LOGGER: &[Row<LoggerSettings>] = &[
 
 /// Settings of `[sink]`.
 pub(super) const SINK: &[Row<SinkSettings>] = &[
-    row(
-        "type",
-        "file",
-        "Where exposures go: `file`, or `none` (counted and dropped).",
-        |to, value| {
-            to.kind = match value.choice(&[
-                ("file", Some(SinkKind::File)),
-                ("none", Some(SinkKind::None)),
-                ("kafka", None),
-            ])? {
-                Some(kind) => kind,
-                None => {
-                    return Err("this build has no Kafka client; `file` or `none` would be right".to_owned());
-                }
-            };
-            Ok(())
-        },
-    ),
-    row(
-        "directory",
-        "",
-        "Of the exposure files. Unset: `exposures` in state_dir.",
-        |to, value| {
-            to.directory = value.path()?;
-            Ok(())
-        },
-    ),
-    row(
-        "size_max",
-        "8GiB",
-        "All exposure files; beyond it the oldest goes, counted.",
-        |to, value| {
-            to.size_max = value.size(MIB..=1024 * TIB)?;
-            Ok(())
-        },
-    ),
-    row(
-        "age_max",
-        "7d",
-        "The oldest exposure file; beyond it it goes, counted.",
-        |to, value| {
-            to.age_max = value.duration(ms(MINUTE, 3650 * DAY))?;
-            Ok(())
-        },
-    ),
-    row(
-        "file_size_max",
-        "64MiB",
-        "One file; then the next is begun.",
-        |to, value| {
-            to.file_size_max = value.size(64 * KIB..=TIB)?;
-            Ok(())
-        },
-    ),
-    row(
-        "file_age_max",
-        "1m",
-        "One file; then the next is begun.",
-        |to, value| {
-            to.file_age_max = value.duration(ms(100, DAY))?;
-            Ok(())
-        },
-    ),
+    row("type", "file", "Where exposures go: `file`, or `none` (counted and dropped).", |to, value| {
+        to.kind = match value.choice(&[
+            ("file", Some(SinkKind::File)),
+            ("none", Some(SinkKind::None)),
+            ("kafka", None),
+        ])? {
+            Some(kind) => kind,
+            None => {
+                return Err("this build has no Kafka client; `file` or `none` would be right".to_owned());
+            }
+        };
+        Ok(())
+    }),
+    row("directory", "", "Of the exposure files. Unset: `exposures` in state_dir.", |to, value| {
+        to.directory = value.path()?;
+        Ok(())
+    }),
+    row("size_max", "8GiB", "All exposure files; beyond it the oldest goes, counted.", |to, value| {
+        to.size_max = value.size(MIB..=1024 * TIB)?;
+        Ok(())
+    }),
+    row("age_max", "7d", "The oldest exposure file; beyond it it goes, counted.", |to, value| {
+        to.age_max = value.duration(ms(MINUTE, 3650 * DAY))?;
+        Ok(())
+    }),
+    row("file_size_max", "64MiB", "One file; then the next is begun.", |to, value| {
+        to.file_size_max = value.size(64 * KIB..=TIB)?;
+        Ok(())
+    }),
+    row("file_age_max", "1m", "One file; then the next is begun.", |to, value| {
+        to.file_age_max = value.duration(ms(100, DAY))?;
+        Ok(())
+    }),
 ];

@@ -1,10 +1,7 @@
 use super::*;
 
 fn owned(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-    pairs
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-        .collect()
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
 fn load_from(
@@ -12,11 +9,7 @@ fn load_from(
     environment: &[(&str, &str)],
     sets: &[(&str, &str)],
 ) -> Result<Settings, Vec<Fault>> {
-    load(&Sources {
-        file: Some(file),
-        environment: &owned(environment),
-        command_line: &owned(sets),
-    })
+    load(&Sources { file: Some(file), environment: &owned(environment), command_line: &owned(sets) })
 }
 
 fn fault_texts(result: Result<Settings, Vec<Fault>>) -> Vec<String> {
@@ -26,11 +19,8 @@ fn fault_texts(result: Result<Settings, Vec<Fault>>) -> Vec<String> {
 #[test]
 fn nothing_at_all_gives_the_three_pools_on_loopback() {
     let settings = load(&Sources::default()).unwrap();
-    let listens: Vec<_> = settings
-        .pools
-        .iter()
-        .map(|pool| (pool.name.as_str(), pool.listen[0].to_string()))
-        .collect();
+    let listens: Vec<_> =
+        settings.pools.iter().map(|pool| (pool.name.as_str(), pool.listen[0].to_string())).collect();
     assert_eq!(
         listens,
         [
@@ -39,10 +29,7 @@ fn nothing_at_all_gives_the_three_pools_on_loopback() {
             ("admin", "127.0.0.1:9080".to_owned())
         ]
     );
-    assert_eq!(
-        settings.pools[0].worker_cpus(&[0, 1]).unwrap(),
-        [Some(0), Some(1)]
-    );
+    assert_eq!(settings.pools[0].worker_cpus(&[0, 1]).unwrap(), [Some(0), Some(1)]);
     assert_eq!(settings.pools[1].worker_cpus(&[0, 1]).unwrap(), [None]);
     assert_eq!(settings.pools[0].idle_timeout, Duration::from_secs(75));
     assert_eq!(settings.logger.ring_size, limits::RING_SIZE_DEFAULT);
@@ -93,10 +80,7 @@ fn the_documented_file_is_taken() {
     .unwrap();
     assert_eq!(settings.pools.len(), 3);
     assert_eq!(settings.pools[0].cpus, Cpus::List(vec![0, 1, 2, 3]));
-    assert_eq!(
-        settings.pools[0].listen[1],
-        Listen::Unix("/run/splitd/assign.sock".into())
-    );
+    assert_eq!(settings.pools[0].listen[1], Listen::Unix("/run/splitd/assign.sock".into()));
     assert_eq!(settings.pools[0].routes, [Route::Assign, Route::Health]);
     assert_eq!(settings.experiments, Some("/etc/splitd/experiments.json".into()));
 }
@@ -106,26 +90,12 @@ fn command_line_beats_environment_beats_file_beats_default() {
     let file = "drain_timeout = \"1s\"\n[[pool]]\nname = \"assign\"\nnice = 1";
     let settings = load_from(file, &[], &[]).unwrap();
     assert_eq!(settings.pools[0].nice, 1);
-    let environment = [
-        ("SPLITD_POOL_ASSIGN_NICE", "2"),
-        ("PATH", "/bin"),
-        ("SPLITD_DRAIN_TIMEOUT", "2s"),
-    ];
+    let environment = [("SPLITD_POOL_ASSIGN_NICE", "2"), ("PATH", "/bin"), ("SPLITD_DRAIN_TIMEOUT", "2s")];
     let settings = load_from(file, &environment, &[]).unwrap();
-    assert_eq!(
-        (settings.pools[0].nice, settings.drain_timeout),
-        (2, Duration::from_secs(2))
-    );
+    assert_eq!((settings.pools[0].nice, settings.drain_timeout), (2, Duration::from_secs(2)));
     let settings = load_from(file, &environment, &[("pool.assign.nice", "3")]).unwrap();
-    assert_eq!(
-        (settings.pools[0].nice, settings.drain_timeout),
-        (3, Duration::from_secs(2))
-    );
-    assert_eq!(
-        settings.pools[0].listen[0].to_string(),
-        "127.0.0.1:8080",
-        "the pool's own default"
-    );
+    assert_eq!((settings.pools[0].nice, settings.drain_timeout), (3, Duration::from_secs(2)));
+    assert_eq!(settings.pools[0].listen[0].to_string(), "127.0.0.1:8080", "the pool's own default");
 }
 
 #[test]
@@ -176,15 +146,8 @@ fn every_fault_of_every_source_is_reported_in_one_run() {
     "#;
     let texts = fault_texts(load_from(
         file,
-        &[
-            ("SPLITD_POOL_ASSIGN_BACKLOK", "1"),
-            ("SPLITD_LOGGER_NICE", "much"),
-        ],
-        &[
-            ("pool.asign.io", "epoll"),
-            ("pool.assign.cpus", "3-1"),
-            ("sink.x.y.z", "1"),
-        ],
+        &[("SPLITD_POOL_ASSIGN_BACKLOK", "1"), ("SPLITD_LOGGER_NICE", "much")],
+        &[("pool.asign.io", "epoll"), ("pool.assign.cpus", "3-1"), ("sink.x.y.z", "1")],
     ));
     let all = texts.join("\n");
     for part in [
@@ -234,16 +197,8 @@ fn two_pools_never_share_a_name_or_an_address() {
     "#;
     let texts = fault_texts(check_settings(file));
     assert_eq!(texts.len(), 2, "{texts:?}");
-    assert!(
-        texts
-            .iter()
-            .any(|text| text.contains("`a` is an earlier pool's name"))
-    );
-    assert!(
-        texts
-            .iter()
-            .any(|text| text.contains("`127.0.0.1:1` is pool `a`'s address too"))
-    );
+    assert!(texts.iter().any(|text| text.contains("`a` is an earlier pool's name")));
+    assert!(texts.iter().any(|text| text.contains("`127.0.0.1:1` is pool `a`'s address too")));
 }
 
 #[test]
@@ -261,15 +216,7 @@ fn sizes_and_durations_carry_their_units() {
     assert_eq!(parsed("64KiB"), Ok(65_536));
     assert_eq!(parsed("16 MiB"), Ok(16 << 20));
     assert_eq!(parsed("8GiB"), Ok(8 << 30));
-    for wrong in [
-        "",
-        "MiB",
-        "1.5MiB",
-        "-1",
-        "1kb",
-        "99999999999999999999",
-        "99999999999TiB",
-    ] {
+    for wrong in ["", "MiB", "1.5MiB", "-1", "1kb", "99999999999999999999", "99999999999TiB"] {
         assert!(parsed(wrong).is_err(), "{wrong}");
     }
     let parsed = |text: &str| Value::One(text.to_owned()).duration(Duration::ZERO..=Duration::MAX);
@@ -281,15 +228,9 @@ fn sizes_and_durations_carry_their_units() {
         assert!(parsed(wrong).is_err(), "{wrong}");
     }
     let small = Value::One("1ms".to_owned()).duration(Duration::from_millis(100)..=Duration::from_secs(1));
-    assert_eq!(
-        small.unwrap_err(),
-        "`1ms` is out of range; 100ms to 1s would be right"
-    );
+    assert_eq!(small.unwrap_err(), "`1ms` is out of range; 100ms to 1s would be right");
     let small = Value::One("1".to_owned()).size(1024..=1 << 30);
-    assert_eq!(
-        small.unwrap_err(),
-        "`1` is out of range; 1KiB to 1GiB would be right"
-    );
+    assert_eq!(small.unwrap_err(), "`1` is out of range; 1KiB to 1GiB would be right");
 }
 
 #[test]
@@ -298,42 +239,24 @@ fn cpus_are_cycled_or_cut_to_the_number_of_workers() {
         let sets = [("pool.bulk.cpus", cpus), ("pool.bulk.workers", workers)];
         load_from("", &[], &sets).unwrap().pools[1].clone()
     };
-    assert_eq!(
-        pool("0-1", "auto").worker_cpus(&[0, 1, 2]).unwrap(),
-        [Some(0), Some(1)]
-    );
-    assert_eq!(
-        pool("0-1", "3").worker_cpus(&[0, 1, 2]).unwrap(),
-        [Some(0), Some(1), Some(0)]
-    );
+    assert_eq!(pool("0-1", "auto").worker_cpus(&[0, 1, 2]).unwrap(), [Some(0), Some(1)]);
+    assert_eq!(pool("0-1", "3").worker_cpus(&[0, 1, 2]).unwrap(), [Some(0), Some(1), Some(0)]);
     assert_eq!(pool("2", "1").worker_cpus(&[0, 1, 2]).unwrap(), [Some(2)]);
     assert_eq!(pool("", "2").worker_cpus(&[0, 1, 2]).unwrap(), [None, None]);
-    assert_eq!(
-        pool("all", "auto").worker_cpus(&[5, 7]).unwrap(),
-        [Some(5), Some(7)]
-    );
+    assert_eq!(pool("all", "auto").worker_cpus(&[5, 7]).unwrap(), [Some(5), Some(7)]);
     let fault = pool("0,9", "auto").worker_cpus(&[0, 1]).unwrap_err();
-    assert_eq!(
-        fault.to_string(),
-        "pool.bulk.cpus: CPU 9 is none of those this process may run on ([0, 1])"
-    );
+    assert_eq!(fault.to_string(), "pool.bulk.cpus: CPU 9 is none of those this process may run on ([0, 1])");
 }
 
 #[test]
 fn directories_come_from_settings_then_systemd_then_root_then_here() {
     let settings = load(&Sources::default()).unwrap();
-    let here = Surroundings {
-        current_dir: "/home/u".into(),
-        ..Surroundings::default()
-    };
+    let here = Surroundings { current_dir: "/home/u".into(), ..Surroundings::default() };
     let show = |settings: &Settings, of: &Surroundings| {
         let found = settings.directories(of);
         format!("{} {}", found.state_dir.display(), found.runtime_dir.display())
     };
-    assert_eq!(
-        show(&settings, &here),
-        "/home/u/splitd-data /home/u/splitd-data/run"
-    );
+    assert_eq!(show(&settings, &here), "/home/u/splitd-data /home/u/splitd-data/run");
     let mut of = here;
     of.xdg_runtime_dir = Some("/run/user/1000".into());
     assert_eq!(show(&settings, &of), "/home/u/splitd-data /run/user/1000/splitd");
@@ -349,10 +272,7 @@ fn directories_come_from_settings_then_systemd_then_root_then_here() {
 #[test]
 fn a_unix_socket_gets_its_workers_number() {
     let path = |text: &str| Listen::unix_path(Path::new(text), 3);
-    assert_eq!(
-        path("/run/splitd/assign.sock"),
-        Path::new("/run/splitd/assign.3.sock")
-    );
+    assert_eq!(path("/run/splitd/assign.sock"), Path::new("/run/splitd/assign.3.sock"));
     assert_eq!(path("/run/splitd/assign"), Path::new("/run/splitd/assign.3"));
 }
 

@@ -44,11 +44,7 @@ impl Value {
     /// A list; outside the file it is written with commas, and nothing is the empty list.
     pub(super) fn list(&self) -> Vec<&str> {
         match self {
-            Value::One(text) => text
-                .split(',')
-                .map(str::trim)
-                .filter(|part| !part.is_empty())
-                .collect(),
+            Value::One(text) => text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect(),
             Value::List(list) => list.iter().map(String::as_str).collect(),
         }
     }
@@ -72,25 +68,13 @@ impl Value {
         text.parse()
             .ok()
             .filter(|number| range.contains(number))
-            .ok_or_else(|| {
-                format!(
-                    "`{text}` is no whole number from {} to {}",
-                    range.start(),
-                    range.end()
-                )
-            })
+            .ok_or_else(|| format!("`{text}` is no whole number from {} to {}", range.start(), range.end()))
     }
 
     /// A size in bytes within `range`: `65536`, `64KiB`, `16MiB`, `8GiB`.
     pub(super) fn size(&self, range: std::ops::RangeInclusive<u64>) -> Result<u64, String> {
-        const UNITS: &[(&str, u64)] = &[
-            ("", 1),
-            ("B", 1),
-            ("KiB", 1 << 10),
-            ("MiB", 1 << 20),
-            ("GiB", 1 << 30),
-            ("TiB", 1 << 40),
-        ];
+        const UNITS: &[(&str, u64)] =
+            &[("", 1), ("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40)];
         let text = self.text()?;
         let size = with_unit(text, UNITS).ok_or_else(|| {
             format!("`{text}` is no size; one is written like `65536`, `64KiB`, `16MiB` or `8GiB`")
@@ -107,13 +91,8 @@ impl Value {
 
     /// A duration within `range`, always with its unit: `200ms`, `75s`, `5m`, `1h`, `7d`.
     pub(super) fn duration(&self, range: std::ops::RangeInclusive<Duration>) -> Result<Duration, String> {
-        const UNITS: &[(&str, u64)] = &[
-            ("ms", 1),
-            ("s", 1_000),
-            ("m", 60_000),
-            ("h", 3_600_000),
-            ("d", 86_400_000),
-        ];
+        const UNITS: &[(&str, u64)] =
+            &[("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
         let text = self.text()?;
         let millis = with_unit(text, UNITS).ok_or_else(|| {
             format!("`{text}` is no duration; one is written with its unit, like `200ms`, `75s`, `5m`, `1h` or `7d`")
@@ -122,11 +101,7 @@ impl Value {
         if range.contains(&duration) {
             return Ok(duration);
         }
-        Err(format!(
-            "`{text}` is out of range; {:?} to {:?} would be right",
-            range.start(),
-            range.end()
-        ))
+        Err(format!("`{text}` is out of range; {:?} to {:?} would be right", range.start(), range.end()))
     }
 
     /// One of a few names.
@@ -190,9 +165,7 @@ impl Listen {
             }
             return Ok(Listen::Unix(PathBuf::from(path)));
         }
-        text.parse()
-            .map(Listen::Tcp)
-            .map_err(|_| format!("`{text}` is no address; {right}"))
+        text.parse().map(Listen::Tcp).map_err(|_| format!("`{text}` is no address; {right}"))
     }
 
     /// The file of one worker: `assign.sock` is `assign.0.sock` for the first.
