@@ -248,7 +248,10 @@ impl Daemon {
         let loud = |line: &&str| line.contains("level=warn") || line.contains("level=error");
         let log = self.log();
         let lines = log.lines().filter(loud);
-        lines.filter(|line| !self.expected.iter().any(|text| line.contains(text))).map(str::to_owned).collect()
+        lines
+            .filter(|line| !self.expected.iter().any(|text| line.contains(text)))
+            .map(str::to_owned)
+            .collect()
     }
 }
 
