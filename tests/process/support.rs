@@ -245,7 +245,7 @@ impl Daemon {
     }
 
     fn unexpected(&self) -> Vec<String> {
-        let loud = |line: &&str| line.contains("level=warn") || line.contains("level=error");
+        let loud = |line: &&str| line.contains(" warn pid=") || line.contains(" error pid=");
         let log = self.log();
         let lines = log.lines().filter(loud);
         lines
