@@ -84,5 +84,16 @@ pub const LAST_WORDS_SIZE: usize = 4096;
 /// many times over; one that repeats long names in very many groups does not.
 pub const PLAN_SIZE_MAX: usize = 2 * 1024 * 1024 * 1024 - 64;
 const _: () = assert!(PLAN_SIZE_MAX <= u32::MAX as usize);
-/// Unit kinds that layers and overrides name; a kind's number fits 16 bits.
-pub const UNIT_KIND_COUNT_MAX: usize = 65_535;
+
+// ── Checking an experiments file ───────────────────────────────────────────
+
+/// Faults reported of one file; the last line says how many more there are.
+pub const FAULT_COUNT_MAX: usize = 1000;
+/// Kinds of unit that the layers and overrides of a file name.
+pub const UNIT_KIND_COUNT_MAX: usize = 1024;
+/// Nesting of a condition once segments named in segments are written out, so
+/// that plain recursion over one never runs out of stack.
+pub const SEGMENT_DEPTH_MAX: usize = 512;
+/// What "did you mean" may cost for a whole file, in pairs of characters
+/// compared: 0.1 s or so, however many names and faults there are.
+pub const SUGGESTION_WORK_MAX: usize = 50_000_000;
