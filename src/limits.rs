@@ -77,3 +77,13 @@ pub const SLOT_COUNT_MAX: usize = 1024;
 pub const POOL_COUNT_MAX: usize = 16;
 /// What a child leaves behind when it dies of a broken belief.
 pub const LAST_WORDS_SIZE: usize = 4096;
+
+// ── The logger ─────────────────────────────────────────────────────────────
+
+/// One batch from the drain to the sink; it holds any exposure.
+pub const BATCH_SIZE: usize = 1024 * 1024;
+const _: () = assert!(BATCH_SIZE >= EXPOSURE_SIZE_MAX);
+/// Batches there are: one being filled, one being written, the others between.
+pub const BATCH_COUNT: usize = 4;
+/// What one ring may give in its turn while others wait.
+pub const RING_TURN_SIZE: usize = 64 * 1024;
