@@ -77,3 +77,16 @@ pub const SLOT_COUNT_MAX: usize = 1024;
 pub const POOL_COUNT_MAX: usize = 16;
 /// What a child leaves behind when it dies of a broken belief.
 pub const LAST_WORDS_SIZE: usize = 4096;
+
+// ── Checking an experiments file ───────────────────────────────────────────
+
+/// Faults reported of one file; the last line says how many more there are.
+pub const FAULT_COUNT_MAX: usize = 1000;
+/// Kinds of unit that the layers and overrides of a file name.
+pub const UNIT_KIND_COUNT_MAX: usize = 1024;
+/// Nesting of a condition once segments named in segments are written out, so
+/// that plain recursion over one never runs out of stack.
+pub const SEGMENT_DEPTH_MAX: usize = 512;
+/// What "did you mean" may cost for a whole file, in pairs of characters
+/// compared: 0.1 s or so, however many names and faults there are.
+pub const SUGGESTION_WORK_MAX: usize = 50_000_000;
