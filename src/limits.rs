@@ -87,3 +87,16 @@ const _: () = assert!(BATCH_SIZE >= EXPOSURE_SIZE_MAX);
 pub const BATCH_COUNT: usize = 4;
 /// What one ring may give in its turn while others wait.
 pub const RING_TURN_SIZE: usize = 64 * 1024;
+
+// ── Checking an experiments file ───────────────────────────────────────────
+
+/// Faults reported of one file; the last line says how many more there are.
+pub const FAULT_COUNT_MAX: usize = 1000;
+/// Kinds of unit that the layers and overrides of a file name.
+pub const UNIT_KIND_COUNT_MAX: usize = 1024;
+/// Nesting of a condition once segments named in segments are written out, so
+/// that plain recursion over one never runs out of stack.
+pub const SEGMENT_DEPTH_MAX: usize = 512;
+/// What "did you mean" may cost for a whole file, in pairs of characters
+/// compared: 0.1 s or so, however many names and faults there are.
+pub const SUGGESTION_WORK_MAX: usize = 50_000_000;

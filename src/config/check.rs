@@ -1,1 +1,213 @@
-//! config/check
+//! Every fault of an experiments file, in one run: where it is (a JSON pointer),
+//! what is wrong, and what would be right. What has none becomes a `Catalog`.
+//!
+//! ```text
+//! bytes ─ UTF-8, grammar ─► json (values as written, with their places)
+//!           └ fault: alone     ├ well_formed      repeated keys, half surrogates, depth: the whole file
+//!                              ├ attributes ─ segments ─ layers ─ experiments, each part where it stands
+//!                              └ circles, sizes written out, overlaps: the parts against each other
+//! ```
+//! Promises
+//! - A part that is faulty hides no fault of another; nothing is reported twice
+//!   for one cause where that can be told.
+//! - Faults come in the file's order, at most `FAULT_COUNT_MAX` of them.
+//! - No input panics, recurses without bound or takes more than a few times its
+//!   own size and `JSON_DEPTH_MAX` passes over it.
+
+mod blocks;
+mod conditions;
+mod experiments;
+mod json;
+mod keys;
+mod layers;
+mod operators;
+mod report;
+
+use std::collections::HashMap;
+use std::fmt;
+
+use serde_json::value::RawValue;
+
+use conditions::Names;
+use experiments::Experiments;
+use json::{Fields, Node};
+use layers::UnitKinds;
+use report::{Report, line_column};
+
+use crate::engine::catalog::{Catalog, Experiment};
+use crate::limits::EXPERIMENTS_FILE_SIZE_MAX;
+
+/// One fault of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// RFC 6901, `/experiments/3/groups/1/blocks/0`; empty for the whole file.
+    pub pointer: String,
+    /// What is wrong, and what would be right.
+    pub message: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.pointer.is_empty() {
+            write!(f, "the file: {}", self.message)
+        } else {
+            write!(f, "{}: {}", self.pointer, self.message)
+        }
+    }
+}
+
+/// Holds every rule of the experiments file against its text.
+pub fn check(source: &[u8]) -> Result<Catalog, Vec<Fault>> {
+    let text = text_of(source).map_err(|message| {
+        vec![Fault {
+            pointer: String::new(),
+            message,
+        }]
+    })?;
+    let root: &RawValue = serde_json::from_str(text).map_err(|fault| {
+        vec![Fault {
+            pointer: String::new(),
+            message: grammar_fault(source, &fault),
+        }]
+    })?;
+    let report = Report::new(text);
+    let catalog = catalog(&report, &Node::root(root));
+    match catalog {
+        Some(catalog) if report.is_empty() => Ok(catalog),
+        _ => Err(report.into_faults()),
+    }
+}
+
+/// The file's text: UTF-8, without a byte order mark, of a bounded size.
+fn text_of(source: &[u8]) -> Result<&str, String> {
+    if source.len() > EXPERIMENTS_FILE_SIZE_MAX {
+        return Err(format!(
+            "{} bytes; at most {EXPERIMENTS_FILE_SIZE_MAX} are read",
+            source.len()
+        ));
+    }
+    if source.starts_with(b"\xEF\xBB\xBF") {
+        return Err("begins with a byte order mark; JSON is UTF-8 without one: take the first three bytes (EF BB BF) out".into());
+    }
+    if source.starts_with(b"\xFF\xFE") || source.starts_with(b"\xFE\xFF") {
+        return Err("is UTF-16 by its byte order mark; UTF-8 is wanted".into());
+    }
+    std::str::from_utf8(source).map_err(|fault| {
+        let offset = fault.valid_up_to();
+        let (line, column) = line_column(source, offset);
+        let byte = source[offset];
+        format!(
+            "not UTF-8 at line {line}, column {column} (offset {offset}): byte {byte:02X}; UTF-8 is wanted"
+        )
+    })
+}
+
+fn grammar_fault(source: &[u8], fault: &serde_json::Error) -> String {
+    if source.trim_ascii().is_empty() {
+        return "is empty; a JSON object is wanted".into();
+    }
+    let message = fault.to_string();
+    let place = format!(" at line {} column {}", fault.line(), fault.column());
+    let what = message.strip_suffix(place.as_str()).unwrap_or(&message);
+    format!(
+        "malformed JSON at line {}, column {}: {what}",
+        fault.line(),
+        fault.column()
+    )
+}
+
+/// The whole file. Where this gives a catalog though faults were reported, the
+/// catalog holds stand-ins and must not be used.
+fn catalog<'s>(report: &Report<'s>, root: &Node<'s, '_>) -> Option<Catalog> {
+    json::well_formed(report, root);
+    let fields = report.fields(root, "the file", keys::FILE)?;
+
+    let version = report
+        .required(
+            root,
+            &fields,
+            "version",
+            "the file",
+            "a text of its publisher's choice is wanted",
+        )
+        .and_then(|at| {
+            let version = report.name(&at, "`version`")?;
+            if version.chars().any(char::is_control) {
+                report.fault(&at, || {
+                    "`version` has a control character; answers carry it in a header, which takes none".into()
+                });
+            }
+            Some(version)
+        });
+    let (attributes, attribute_names) = match fields.get(root, "attributes") {
+        None => Default::default(),
+        Some(at) => conditions::attributes(report, &at),
+    };
+    let names = Names {
+        report,
+        attributes: attribute_names,
+        segments: segment_names(report, root, &fields),
+    };
+    let (segments, measures) = match fields.get(root, "segments") {
+        None => Default::default(),
+        Some(at) => conditions::segments(&names, &at),
+    };
+    let mut unit_kinds = UnitKinds::default();
+    let layers = match fields.get(root, "layers") {
+        None => Vec::new(),
+        Some(at) => layers::layers(report, &at, &mut unit_kinds),
+    };
+    let mut experiments = Experiments::new(&names, &layers, &mut unit_kinds);
+    let read: Option<Vec<Experiment>> = report
+        .required(
+            root,
+            &fields,
+            "experiments",
+            "the file",
+            "a list is wanted, [] for none",
+        )
+        .map(|at| experiments.read(&at));
+    let in_place = experiments.in_place;
+    conditions::judge_segments(report, &segments, &measures, &in_place);
+
+    Some(Catalog {
+        version: version?,
+        attributes,
+        unit_kinds: unit_kinds.names,
+        segments,
+        layers: layers.into_iter().map(|(layer, _)| layer).collect(),
+        experiments: read?,
+    })
+}
+
+/// The names of segments are known before any is read: one may name a later one.
+fn segment_names<'s>(
+    report: &Report<'s>,
+    root: &Node<'s, '_>,
+    fields: &Fields<'s>,
+) -> HashMap<String, usize> {
+    let Some(node) = fields.get(root, "segments") else {
+        return HashMap::new();
+    };
+    let Some(members) = report.object(&node, "`segments`") else {
+        return HashMap::new();
+    };
+    let named = report.named(&node, "segment", &members);
+    named
+        .into_iter()
+        .enumerate()
+        .map(|(index, (name, _))| (name.clone().into_owned(), index))
+        .collect()
+}
+
+/// Whatever the bytes: no panic, no hang. For fuzzing.
+#[doc(hidden)]
+pub fn fuzz_experiments_file(data: &[u8]) {
+    match check(data) {
+        Ok(catalog) => assert_eq!(check(data).as_ref(), Ok(&catalog), "one file, two readings"),
+        Err(faults) => assert!(!faults.is_empty(), "refused without a reason"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,180 @@
+//! Where faults are collected: in the file's order at the end, a bounded number
+//! of them, and nothing spent on those beyond it.
+
+use std::cell::{Cell, RefCell};
+
+use super::Fault;
+use super::json::Node;
+use crate::limits::{FAULT_COUNT_MAX, NAME_SIZE_MAX, SUGGESTION_WORK_MAX};
+
+/// Where in the file something is: what a fault is reported at, kept for later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    pub pointer: String,
+    /// Bytes from the file's start: the order of the faults.
+    pub offset: usize,
+}
+
+/// The faults found so far.
+pub(super) struct Report<'s> {
+    text: &'s str,
+    faults: RefCell<Vec<(usize, Fault)>>,
+    count: Cell<usize>,
+    suggestion_work: Cell<usize>,
+    /// A byte and the newlines before it: lines are mostly asked for in the file's order.
+    line_at: Cell<(usize, usize)>,
+}
+
+impl<'s> Report<'s> {
+    pub fn new(text: &'s str) -> Self {
+        Report {
+            text,
+            faults: RefCell::new(Vec::new()),
+            count: Cell::new(0),
+            suggestion_work: Cell::new(SUGGESTION_WORK_MAX),
+            line_at: Cell::new((0, 0)),
+        }
+    }
+
+    /// A fault at a value. The message is made only where it will be read.
+    pub fn fault(&self, node: &Node<'s, '_>, message: impl FnOnce() -> String) {
+        self.add(|| (self.place(node), message()));
+    }
+
+    /// A fault at a place kept from before.
+    pub fn fault_at(&self, place: &Place, message: impl FnOnce() -> String) {
+        self.add(|| (place.clone(), message()));
+    }
+
+    /// A value's place.
+    pub fn place(&self, node: &Node<'s, '_>) -> Place {
+        Place {
+            pointer: node.pointer(),
+            offset: self.offset(node),
+        }
+    }
+
+    /// A value's bytes from the file's start.
+    pub fn offset(&self, node: &Node<'s, '_>) -> usize {
+        node.raw.as_ptr().addr().wrapping_sub(self.text.as_ptr().addr())
+    }
+
+    /// The line a value begins in, from 1.
+    pub fn line(&self, node: &Node<'s, '_>) -> usize {
+        let offset = self.offset(node);
+        let (from, before) = if self.line_at.get().0 <= offset { self.line_at.get() } else { (0, 0) };
+        let newline_count = before + memchr::memchr_iter(b'\n', &self.text.as_bytes()[from..offset]).count();
+        self.line_at.set((offset, newline_count));
+        newline_count + 1
+    }
+
+    fn add(&self, fault: impl FnOnce() -> (Place, String)) {
+        self.count.set(self.count.get() + 1);
+        if self.count.get() <= FAULT_COUNT_MAX {
+            let (Place { pointer, offset }, message) = fault();
+            self.faults
+                .borrow_mut()
+                .push((offset, Fault { pointer, message }));
+        }
+    }
+
+    /// Whether anything was found.
+    pub fn is_empty(&self) -> bool {
+        self.count.get() == 0
+    }
+
+    /// Whether more were found than are reported.
+    pub fn is_full(&self) -> bool {
+        self.count.get() > FAULT_COUNT_MAX
+    }
+
+    /// All that is reported, in the file's order.
+    pub fn into_faults(self) -> Vec<Fault> {
+        let mut faults = self.faults.into_inner();
+        faults.sort_by_key(|(offset, _)| *offset);
+        let mut faults: Vec<Fault> = faults.into_iter().map(|(_, fault)| fault).collect();
+        if let Some(more) = self
+            .count
+            .get()
+            .checked_sub(FAULT_COUNT_MAX)
+            .filter(|more| *more > 0)
+        {
+            let message = format!("and at least {more} more; mend these first");
+            faults.push(Fault {
+                pointer: String::new(),
+                message,
+            });
+        }
+        faults
+    }
+
+    /// `; did you mean …?` with the nearest of the names, or nothing where none is near.
+    pub fn suggestion<'n>(&self, given: &str, names: impl IntoIterator<Item = &'n str>) -> String {
+        if given.len() > NAME_SIZE_MAX {
+            return String::new();
+        }
+        let far = given.chars().count().div_ceil(3).max(1) + 1;
+        let mut nearest: Option<(usize, &str)> = None;
+        for name in names {
+            if name.len().abs_diff(given.len()) > 4 * far {
+                continue;
+            }
+            let work = name.len() * given.len() + 16;
+            let Some(left) = self.suggestion_work.get().checked_sub(work) else {
+                break;
+            };
+            self.suggestion_work.set(left);
+            let distance = strsim::osa_distance(&name.to_lowercase(), &given.to_lowercase());
+            if distance < nearest.map_or(far, |(least, _)| least) {
+                nearest = Some((distance, name));
+            }
+        }
+        nearest.map_or_else(String::new, |(_, name)| {
+            format!("; did you mean `{}`?", short(name))
+        })
+    }
+}
+
+/// Line and column of a byte, both from 1; columns are counted in characters.
+pub(super) fn line_column(text: &[u8], offset: usize) -> (usize, usize) {
+    let before = &text[..offset.min(text.len())];
+    let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+    let line_start = before
+        .iter()
+        .rposition(|byte| *byte == b'\n')
+        .map_or(0, |newline| newline + 1);
+    let column = before[line_start..]
+        .iter()
+        .filter(|byte| **byte & 0xC0 != 0x80)
+        .count()
+        + 1;
+    (line, column)
+}
+
+/// A text short enough for a message.
+pub(super) fn short(text: &str) -> String {
+    const SHOWN: usize = 80;
+    match text.char_indices().nth(SHOWN) {
+        None => text.to_owned(),
+        Some((cut, _)) => format!("{}…", &text[..cut]),
+    }
+}
+
+/// Why a name that stands in the file may yet not be declared.
+pub(super) fn note_hint(name: &str) -> &'static str {
+    if super::keys::NOTES.contains(&name) {
+        "; `description` and `meta` are notes wherever they stand and declare nothing"
+    } else {
+        ""
+    }
+}
+
+/// "`a`, `b` and `c`"
+pub(super) fn listed<'n>(names: impl IntoIterator<Item = &'n str>) -> String {
+    let names: Vec<String> = names.into_iter().map(|name| format!("`{name}`")).collect();
+    match names.split_last() {
+        None => "none".into(),
+        Some((last, [])) => last.clone(),
+        Some((last, rest)) => format!("{} and {last}", rest.join(", ")),
+    }
+}
