@@ -7,6 +7,8 @@
 //! - A child never returns into its parent's code: it leaves by `_exit` with what
 //!   its closure returned, without running the parent's exit handlers, or by
 //!   ABRT when the closure panicked, in every build profile.
+//! - A child of `fork_keeping` has no descriptor but those it was given: it keeps
+//!   no lock, no listener and no channel of its parent or its siblings open.
 //! - Nothing signals a child when its parent dies: workers outlive a killed master.
 
 use std::io;
@@ -123,6 +125,23 @@ pub fn thread_count() -> io::Result<usize> {
 /// `ResourceBusy` where this process has more than one thread; the kernel's
 /// word where it refuses a process or a descriptor (then there is no child).
 pub fn fork(body: impl FnOnce() -> i32) -> io::Result<Child> {
+    fork_with(None, body)
+}
+
+/// The same, and the child first closes every descriptor but standard input,
+/// output and error and those in `keep`. The closure may own or use no other.
+///
+/// # Errors
+/// As [`fork`].
+pub fn fork_keeping(keep: &[BorrowedFd<'_>], body: impl FnOnce() -> i32) -> io::Result<Child> {
+    let mut keep: Vec<u32> = keep.iter().map(|kept| kept.as_raw_fd() as u32).collect();
+    keep.extend([0, 1, 2]);
+    keep.sort_unstable();
+    keep.dedup();
+    fork_with(Some(&keep), body)
+}
+
+fn fork_with(keep: Option<&[u32]>, body: impl FnOnce() -> i32) -> io::Result<Child> {
     // The unit tests run on threads, and their children touch no lock.
     if !cfg!(test) {
         let count = thread_count()?;
@@ -136,7 +155,10 @@ pub fn fork(body: impl FnOnce() -> i32) -> io::Result<Child> {
     // SAFETY: there is one thread (checked above), so no lock is held by a thread
     // that the child will not have, and the child may do whatever its parent could.
     match unsafe { nix::unistd::fork() }? {
-        ForkResult::Child => leave_with(body),
+        ForkResult::Child => leave_with(|| {
+            keep.into_iter().for_each(close_all_but);
+            body()
+        }),
         ForkResult::Parent { child } => match pidfd_open(child) {
             Ok(pidfd) => Ok(Child { pid: child, pidfd }),
             Err(error) => {
@@ -157,6 +179,21 @@ fn leave_with(body: impl FnOnce() -> i32) -> ! {
     };
     // SAFETY: _exit(2) takes a number, runs no handler and does not return.
     unsafe { libc::_exit(code) }
+}
+
+/// Closes every descriptor of this process that is not in `keep`, which is sorted.
+fn close_all_but(keep: &[u32]) {
+    let firsts = std::iter::once(0).chain(keep.iter().map(|kept| kept + 1));
+    let lasts = keep.iter().map(|kept| kept.checked_sub(1)).chain([Some(u32::MAX)]);
+    for (first, last) in firsts.zip(lasts) {
+        let Some(last) = last.filter(|last| first <= *last) else { continue };
+        // SAFETY: close_range(2) takes three numbers. This is a child that has just
+        // been forked: those who own these descriptors are in frames it never
+        // returns to, and its closure uses those in `keep` alone, by contract of
+        // `fork_keeping`.
+        let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0 as libc::c_uint) };
+        assert_eq!(result, 0, "close_range, of Linux 5.9: {}", io::Error::last_os_error());
+    }
 }
 
 fn pidfd_open(pid: Pid) -> io::Result<OwnedFd> {
@@ -194,6 +231,7 @@ pub fn set_name(name: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::channel::Channel;
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
     fn ended(child: &Child) -> Exit {
@@ -234,6 +272,23 @@ mod tests {
         assert_eq!(child.try_wait().unwrap(), None);
         child.kill(Signal::SIGKILL).unwrap();
         assert_eq!(ended(&child), Exit::Signal(Signal::SIGKILL));
+    }
+
+    #[test]
+    fn a_child_keeps_the_descriptors_it_was_given_and_no_other() {
+        let _alone = crate::sys::alone();
+        let (kept, kept_other) = Channel::pair().unwrap();
+        let (lost, lost_other) = Channel::pair().unwrap();
+        let child = fork_keeping(&[kept.as_fd()], || {
+            let sent = kept.send(b"mine", None).is_ok();
+            let closed = lost.send(b"not mine", None).is_err();
+            i32::from(!(sent && closed))
+        })
+        .unwrap();
+        assert_eq!(ended(&child), Exit::Code(0));
+        let mut buffer = [0; 16];
+        assert!(kept_other.recv(&mut buffer).unwrap().is_some());
+        assert_eq!(lost_other.recv(&mut buffer).unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }
 
     #[test]
