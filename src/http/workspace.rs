@@ -11,6 +11,7 @@
 //! are used again first, so a quiet worker stays small.
 
 use std::io::Write;
+use std::num::NonZeroU32;
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::clock::Now;
@@ -105,7 +106,11 @@ impl Workspace {
             carry: Pool::new(limits.carry_count, slot_size),
             pending: Pool::new(limits.pending_output_count, output.bytes.len()),
             output,
-            scratch: zeroed(limits.body_size_max.max(8 * limits.head_size_max) + 64),
+            scratch: zeroed(
+                limits
+                    .body_size_max
+                    .max(super::query::scratch_size(limits.head_size_max)),
+            ),
             date: DateLine::new(),
             carry_refused: 0,
         }
@@ -165,18 +170,22 @@ impl Pool {
         Self {
             bytes: zeroed(count * slot_size),
             slot_size,
-            free: (0..count_u32).rev().collect(),
+            free: (1..=count_u32).rev().collect(),
         }
     }
 
     /// A free slot, the one freed last first.
     pub(super) fn take(&mut self) -> Option<Slot> {
-        self.free.pop().map(Slot)
+        self.free.pop().and_then(NonZeroU32::new).map(Slot)
     }
 
     pub(super) fn give_back(&mut self, slot: Slot) {
-        debug_assert!(!self.free.contains(&slot.0), "slot {} was free already", slot.0);
-        self.free.push(slot.0);
+        debug_assert!(
+            !self.free.contains(&slot.0.get()),
+            "slot {} was free already",
+            slot.0
+        );
+        self.free.push(slot.0.get());
     }
 
     pub(super) fn slot_size(&self) -> usize {
@@ -184,17 +193,24 @@ impl Pool {
     }
 
     pub(super) fn slot(&self, slot: &Slot) -> &[u8] {
-        &self.bytes[slot.0 as usize * self.slot_size..][..self.slot_size]
+        &self.bytes[slot.index() * self.slot_size..][..self.slot_size]
     }
 
     pub(super) fn slot_mut(&mut self, slot: &Slot) -> &mut [u8] {
-        &mut self.bytes[slot.0 as usize * self.slot_size..][..self.slot_size]
+        &mut self.bytes[slot.index() * self.slot_size..][..self.slot_size]
     }
 }
 
 /// One slot of a pool, held by one connection; given back, not dropped.
+/// Counted from one, so that an `Option` of it takes no more room.
 #[derive(Debug)]
-pub(super) struct Slot(u32);
+pub(super) struct Slot(NonZeroU32);
+
+impl Slot {
+    fn index(&self) -> usize {
+        self.0.get() as usize - 1
+    }
+}
 
 /// The worker-wide output: one connection at a time builds its answers here.
 pub(super) struct OutputBuffer {
@@ -222,6 +238,11 @@ impl OutputBuffer {
     /// Is there room for one more of the largest answers?
     pub(super) fn has_room(&self) -> bool {
         self.bytes.len() - self.end >= self.answer_room
+    }
+
+    /// Is there still room for what a refusal or the end of a line writes?
+    pub(super) fn has_tail_room(&self) -> bool {
+        self.bytes.len() - self.end >= ANSWER_SLACK_SIZE / 2
     }
 
     pub(super) fn unsent(&self) -> &[u8] {
