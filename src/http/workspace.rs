@@ -28,6 +28,9 @@ pub struct Limits {
     pub carry_count: usize,
     /// Connections with untaken output kept at once.
     pub pending_output_count: usize,
+    /// Output gathered from pipelined requests, beyond one largest answer,
+    /// before the rest of them has to wait until it is sent.
+    pub output_batch_size: usize,
     /// How long a connection may lie idle between requests.
     pub idle_timeout: Duration,
     /// How long a head may take to come.
@@ -47,6 +50,7 @@ impl Default for Limits {
             body_size_max: limits::BODY_SIZE_MAX,
             carry_count: limits::CARRY_COUNT,
             pending_output_count: limits::PENDING_OUTPUT_COUNT,
+            output_batch_size: 128 * 1024,
             idle_timeout: Duration::from_secs(75),
             head_timeout: Duration::from_secs(5),
             body_timeout: Duration::from_secs(10),
@@ -64,8 +68,6 @@ pub struct PoolExhausted;
 /// Room beside the largest answer: a `100 Continue` or a line's chunk framing,
 /// and a refusal's own problem document.
 pub(super) const ANSWER_SLACK_SIZE: usize = 4096;
-/// Output gathered from pipelined requests before they have to wait.
-const OUTPUT_BATCH_SIZE: usize = 128 * 1024;
 
 /// What all connections of one worker share.
 pub struct Workspace {
@@ -100,7 +102,7 @@ impl Workspace {
         );
         assert!(answer_size_max <= 64 << 20, "answer_size_max");
         let slot_size = (limits.head_size_max + limits.body_size_max).max(limits::READ_BUFFER_SIZE);
-        let output = OutputBuffer::new(answer_size_max + ANSWER_SLACK_SIZE);
+        let output = OutputBuffer::new(answer_size_max + ANSWER_SLACK_SIZE, limits.output_batch_size);
         Self {
             limits,
             carry: Pool::new(limits.carry_count, slot_size),
@@ -221,10 +223,10 @@ pub(super) struct OutputBuffer {
 }
 
 impl OutputBuffer {
-    /// With room for one answer of `answer_room` and a batch of smaller ones.
-    pub(super) fn new(answer_room: usize) -> Self {
+    /// With room for one answer of `answer_room` behind `batch_size` of others.
+    pub(super) fn new(answer_room: usize, batch_size: usize) -> Self {
         Self {
-            bytes: zeroed(answer_room + OUTPUT_BATCH_SIZE),
+            bytes: zeroed(answer_room + batch_size),
             start: 0,
             end: 0,
             answer_room,
