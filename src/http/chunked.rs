@@ -175,7 +175,7 @@ impl Decoder {
     }
 }
 
-fn hex_value(byte: u8) -> u8 {
+pub(super) fn hex_value(byte: u8) -> u8 {
     match byte {
         b'0'..=b'9' => byte - b'0',
         _ => (byte | 0x20) - b'a' + 10,
