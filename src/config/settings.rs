@@ -1,1 +1,585 @@
-//! config/settings
+//! The settings of an instance: `splitd.toml`, the environment and the command
+//! line, with a default for everything, so that none of the three is needed.
+//!
+//! Promises
+//! - The command line (`--set pool.assign.io=epoll`) beats the environment
+//!   (`SPLITD_POOL_ASSIGN_IO`), which beats the file, which beats the default.
+//! - Whatever is wrong is reported in one run: unknown names with the nearest
+//!   known one, values with what would be right, in whichever source they stand.
+//! - Nothing here looks at the machine; what depends on it (directories, CPUs) is
+//!   asked for with what is known of it.
+//!
+//! [`table`] is where a setting is added.
+
+mod table;
+mod value;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use table::Row;
+use value::Value;
+pub use value::{Cpus, Listen};
+
+use crate::limits;
+
+/// One thing that is wrong with the settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// Where: `pool.assign.io`, `SPLITD_POOL_ASSIGN_IO`, `--set pool.assign.io`.
+    pub pointer: String,
+    /// What is wrong, and what would be right.
+    pub message: String,
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.pointer, self.message)
+    }
+}
+
+/// How a pool's sockets are served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Io {
+    /// The best that there is.
+    #[default]
+    Auto,
+    /// Readiness, by mio.
+    Epoll,
+}
+
+/// A group of endpoints that a pool answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// `/v1/assign` and `/v1/assign/{experiment}`.
+    Assign,
+    /// `/v1/batch`.
+    Batch,
+    /// `/v1/explain`.
+    Explain,
+    /// `/livez` and `/readyz`.
+    Health,
+    /// `/metrics`.
+    Metrics,
+    /// `/v1/status`.
+    Status,
+}
+
+/// What is delivered for one exposure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Layout {
+    /// One message a request.
+    #[default]
+    Request,
+}
+
+/// Where exposures go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SinkKind {
+    /// Rotated files.
+    #[default]
+    File,
+    /// Nowhere: counted and dropped.
+    None,
+}
+
+/// One `[[pool]]`. Each field is a row of the table, which says what it means.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[allow(missing_docs, reason = "the table of settings says what each means")]
+pub struct Pool {
+    pub name: String,
+    pub listen: Vec<Listen>,
+    pub cpus: Cpus,
+    pub workers: Option<usize>,
+    pub io: Io,
+    pub nice: i32,
+    pub routes: Vec<Route>,
+    pub validation_strict: bool,
+    pub connection_count_max: usize,
+    pub head_size_max: usize,
+    pub body_size_max: usize,
+    pub batch_body_size_max: usize,
+    pub idle_timeout: Duration,
+    pub head_timeout: Duration,
+    pub body_timeout: Duration,
+    pub write_timeout: Duration,
+    pub linger_timeout: Duration,
+    pub backlog: i32,
+    pub keepalive_idle: Duration,
+    pub keepalive_interval: Duration,
+    pub keepalive_count: u32,
+    pub user_timeout: Duration,
+    pub socket_mode: u32,
+    pub record_empty: bool,
+    pub record_context: bool,
+}
+
+impl Pool {
+    /// The CPU of each of the pool's workers, given those that this process may
+    /// run on; as many entries as workers.
+    ///
+    /// # Errors
+    /// A CPU of the list that is not among them.
+    pub fn worker_cpus(&self, available: &[usize]) -> Result<Vec<Option<usize>>, Fault> {
+        let cpus: &[usize] = match &self.cpus {
+            Cpus::Unpinned => return Ok(vec![None; self.workers.unwrap_or(1)]),
+            Cpus::All => available,
+            Cpus::List(list) => list,
+        };
+        if let Some(missing) = cpus.iter().find(|cpu| !available.contains(cpu)) {
+            return Err(Fault {
+                pointer: format!("pool.{}.cpus", self.name),
+                message: format!("CPU {missing} is none of those this process may run on ({available:?})"),
+            });
+        }
+        if cpus.is_empty() {
+            return Ok(vec![None; self.workers.unwrap_or(1)]);
+        }
+        let count = self.workers.unwrap_or(cpus.len());
+        Ok(cpus.iter().copied().cycle().take(count).map(Some).collect())
+    }
+}
+
+/// `[logger]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[allow(missing_docs, reason = "the table of settings says what each means")]
+pub struct LoggerSettings {
+    pub nice: i32,
+    pub ring_size: usize,
+    pub layout: Layout,
+    pub spool_sync: Duration,
+    pub spool_size_max: u64,
+}
+
+/// `[sink]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[allow(missing_docs, reason = "the table of settings says what each means")]
+pub struct SinkSettings {
+    pub kind: SinkKind,
+    pub directory: Option<PathBuf>,
+    pub size_max: u64,
+    pub age_max: Duration,
+    pub file_size_max: u64,
+    pub file_age_max: Duration,
+}
+
+/// All settings of an instance.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[allow(missing_docs, reason = "the table of settings says what each means")]
+pub struct Settings {
+    pub experiments: Option<PathBuf>,
+    pub state_dir: Option<PathBuf>,
+    pub runtime_dir: Option<PathBuf>,
+    pub drain_timeout: Duration,
+    pub drain_idle: Duration,
+    pub pools: Vec<Pool>,
+    pub logger: LoggerSettings,
+    pub sink: SinkSettings,
+}
+
+/// The pools there are where the file names none, and what a pool of one of these
+/// names has where the file doesn't say.
+const POOLS: &[(&str, &[(&str, &str)])] = &[
+    ("assign", &[("listen", "127.0.0.1:8080"), ("cpus", "all"), ("nice", "-5"), ("routes", "assign,health")]),
+    (
+        "bulk",
+        &[("listen", "127.0.0.1:8081"), ("workers", "1"), ("nice", "10"), ("routes", "batch,explain,health")],
+    ),
+    (
+        "admin",
+        &[
+            ("listen", "127.0.0.1:9080"),
+            ("workers", "1"),
+            ("nice", "10"),
+            ("routes", "metrics,health,status"),
+        ],
+    ),
+];
+
+/// Where settings are looked for, besides the defaults.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Sources<'a> {
+    /// The text of `splitd.toml`.
+    pub file: Option<&'a str>,
+    /// Environment variables; those that don't begin with `SPLITD_` are passed over.
+    pub environment: &'a [(String, String)],
+    /// `--set`: a setting's name and its value.
+    pub command_line: &'a [(String, String)],
+}
+
+/// Checks the text of a settings file alone.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn check_settings(text: &str) -> Result<Settings, Vec<Fault>> {
+    load(&Sources { file: Some(text), ..Sources::default() })
+}
+
+/// Puts the settings together from all sources.
+///
+/// # Errors
+/// Everything that is wrong with any of them.
+pub fn load(sources: &Sources<'_>) -> Result<Settings, Vec<Fault>> {
+    let mut settings = defaults();
+    let mut faults = Vec::new();
+    if let Some(text) = sources.file {
+        match text.parse::<toml::Table>() {
+            Ok(file) => take_file(&mut settings, &file, &mut faults),
+            // Without the file's pools, faults elsewhere would mislead.
+            Err(error) => return Err(vec![syntax_fault(text, &error)]),
+        }
+    }
+    for (name, value) in sources.environment {
+        take_variable(&mut settings, name, value, &mut faults);
+    }
+    for (name, value) in sources.command_line {
+        let pointer = format!("--set {name}");
+        let value = Value::One(value.clone());
+        if let Err(message) = take_dotted(&mut settings, name, &value) {
+            faults.push(Fault { pointer, message });
+        }
+    }
+    check_whole(&settings, &mut faults);
+    if faults.is_empty() { Ok(settings) } else { Err(faults) }
+}
+
+/// What a setting is, for lists that people read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Described {
+    /// Where it stands: nothing (the top), `pool`, `logger`, `sink`.
+    pub section: &'static str,
+    /// Its name there.
+    pub name: &'static str,
+    /// Its default, as one would write it.
+    pub default: &'static str,
+    /// What it means.
+    pub doc: &'static str,
+}
+
+/// Every setting there is.
+pub fn described() -> impl Iterator<Item = Described> {
+    fn rows<T>(section: &'static str, rows: &'static [Row<T>]) -> impl Iterator<Item = Described> {
+        rows.iter().map(move |row| Described { section, name: row.name, default: row.default, doc: row.doc })
+    }
+    rows("", table::TOP)
+        .chain(rows("pool", table::POOL))
+        .chain(rows("logger", table::LOGGER))
+        .chain(rows("sink", table::SINK))
+}
+
+// ── Defaults ───────────────────────────────────────────────────────────────
+
+fn take_default<T>(to: &mut T, rows: &[Row<T>]) {
+    for row in rows {
+        // A pool's name is the one setting without a default.
+        if row.name != "name" {
+            let taken = (row.take)(to, &Value::One(row.default.to_owned()));
+            assert_eq!(taken, Ok(()), "the default of `{}` is a value of its own", row.name);
+        }
+    }
+}
+
+fn default_pool(name: &str) -> Pool {
+    let mut pool = Pool::default();
+    take_default(&mut pool, table::POOL);
+    name.clone_into(&mut pool.name);
+    if let Some((_, own)) = POOLS.iter().find(|(known, _)| *known == name) {
+        for (setting, value) in *own {
+            let taken = take(&mut pool, table::POOL, setting, &Value::One((*value).to_owned()));
+            assert_eq!(taken, Ok(()), "the own default of `{name}.{setting}` is a value of its own");
+        }
+    }
+    pool
+}
+
+fn defaults() -> Settings {
+    let mut settings = Settings::default();
+    take_default(&mut settings, table::TOP);
+    take_default(&mut settings.logger, table::LOGGER);
+    take_default(&mut settings.sink, table::SINK);
+    settings.pools = POOLS.iter().map(|(name, _)| default_pool(name)).collect();
+    settings
+}
+
+// ── Sources ────────────────────────────────────────────────────────────────
+
+fn take<T>(to: &mut T, rows: &[Row<T>], name: &str, value: &Value) -> Result<(), String> {
+    match rows.iter().find(|row| row.name == name) {
+        Some(row) => (row.take)(to, value),
+        None => Err(unknown("setting", name, rows.iter().map(|row| row.name))),
+    }
+}
+
+fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let mut nearest: Vec<(usize, &str)> =
+        known.map(|known| (strsim::damerau_levenshtein(name, known), known)).collect();
+    nearest.sort_unstable();
+    match nearest.first() {
+        Some((distance, known)) if *distance <= name.len().max(known.len()) / 2 => {
+            format!("no {what} `{name}`; the nearest is `{known}`")
+        }
+        Some(_) => {
+            nearest.sort_unstable_by_key(|(_, known)| *known);
+            let names: Vec<&str> = nearest.iter().map(|(_, known)| *known).collect();
+            format!("no {what} `{name}`; there are {}", names.join(", "))
+        }
+        None => format!("no {what} `{name}`"),
+    }
+}
+
+fn syntax_fault(text: &str, error: &toml::de::Error) -> Fault {
+    let pointer = match error.span() {
+        Some(span) => {
+            let before = &text.as_bytes()[..span.start.min(text.len())];
+            let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+            let column = before.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
+            format!("line {line}, column {column}")
+        }
+        None => "the file".to_owned(),
+    };
+    Fault { pointer, message: error.message().to_owned() }
+}
+
+fn take_table<T>(to: &mut T, rows: &[Row<T>], place: &str, table: &toml::Table, faults: &mut Vec<Fault>) {
+    for (name, value) in table {
+        let taken = Value::from_toml(value).and_then(|value| take(to, rows, name, &value));
+        // A name that is not known is the first thing to say about it.
+        let taken = match rows.iter().any(|row| row.name == name) {
+            true => taken,
+            false => Err(unknown("setting", name, rows.iter().map(|row| row.name))),
+        };
+        if let Err(message) = taken {
+            faults.push(Fault { pointer: format!("{place}{name}"), message });
+        }
+    }
+}
+
+fn take_file(settings: &mut Settings, file: &toml::Table, faults: &mut Vec<Fault>) {
+    let mut top = toml::Table::new();
+    for (name, value) in file {
+        let misplaced = |right: &str| Fault {
+            pointer: name.clone(),
+            message: format!("a {}; {right} would be right", value.type_str()),
+        };
+        match (name.as_str(), value) {
+            ("pool", toml::Value::Array(pools)) if pools.iter().all(toml::Value::is_table) => {
+                settings.pools = take_pools(pools.iter().filter_map(toml::Value::as_table), faults);
+            }
+            ("pool", _) => faults.push(misplaced("`[[pool]]` with a name in it")),
+            ("logger", toml::Value::Table(table)) => {
+                take_table(&mut settings.logger, table::LOGGER, "logger.", table, faults);
+            }
+            ("sink", toml::Value::Table(table)) => {
+                take_table(&mut settings.sink, table::SINK, "sink.", table, faults);
+            }
+            ("logger" | "sink", _) => faults.push(misplaced(&format!("`[{name}]`"))),
+            (_, toml::Value::Table(_) | toml::Value::Array(_)) => {
+                let sections = ["pool", "logger", "sink"];
+                faults.push(Fault {
+                    pointer: name.clone(),
+                    message: unknown("section", name, sections.into_iter()),
+                });
+            }
+            _ => {
+                top.insert(name.clone(), value.clone());
+            }
+        }
+    }
+    take_table(settings, table::TOP, "", &top, faults);
+}
+
+fn take_pools<'a>(tables: impl Iterator<Item = &'a toml::Table>, faults: &mut Vec<Fault>) -> Vec<Pool> {
+    let mut pools: Vec<Pool> = Vec::new();
+    for (index, table) in tables.enumerate() {
+        let name = table.get("name").and_then(toml::Value::as_str).unwrap_or_default();
+        let mut pool = default_pool(name);
+        let place = if name.is_empty() {
+            faults.push(Fault {
+                pointer: format!("pool[{index}]"),
+                message: "has no name; `name = \"assign\"` would be right".to_owned(),
+            });
+            format!("pool[{index}].")
+        } else {
+            format!("pool.{name}.")
+        };
+        let mut rest = table.clone();
+        if name.is_empty() {
+            rest.remove("name");
+        }
+        take_table(&mut pool, table::POOL, &place, &rest, faults);
+        if !name.is_empty() && pools.iter().any(|other| other.name == name) {
+            faults.push(Fault {
+                pointer: format!("pool[{index}].name"),
+                message: format!("`{name}` is an earlier pool's name; each needs its own"),
+            });
+        }
+        pools.push(pool);
+    }
+    pools
+}
+
+/// `pool.assign.io`, `logger.nice`, `drain_timeout`.
+fn take_dotted(settings: &mut Settings, name: &str, value: &Value) -> Result<(), String> {
+    match *name.split('.').collect::<Vec<_>>() {
+        [name] => take(settings, table::TOP, name, value),
+        ["logger", name] => take(&mut settings.logger, table::LOGGER, name, value),
+        ["sink", name] => take(&mut settings.sink, table::SINK, name, value),
+        ["pool", pool, name] => match settings.pools.iter().position(|known| known.name == pool) {
+            Some(_) if name == "name" => Err("a pool gets its name in the file".to_owned()),
+            Some(index) => take(&mut settings.pools[index], table::POOL, name, value),
+            None => Err(unknown("pool", pool, settings.pools.iter().map(|pool| pool.name.as_str()))),
+        },
+        _ => {
+            let all = dotted_names(settings);
+            Err(unknown("setting", name, all.iter().map(String::as_str)))
+        }
+    }
+}
+
+fn dotted_names(settings: &Settings) -> Vec<String> {
+    let mut names = Vec::new();
+    for described in described() {
+        match described.section {
+            "" => names.push(described.name.to_owned()),
+            "pool" if described.name == "name" => {}
+            "pool" => {
+                let of_pool = |pool: &Pool| format!("pool.{}.{}", pool.name, described.name);
+                names.extend(settings.pools.iter().map(of_pool));
+            }
+            section => names.push(format!("{section}.{}", described.name)),
+        }
+    }
+    names
+}
+
+fn variable_name(dotted: &str) -> String {
+    format!("SPLITD_{}", dotted.to_ascii_uppercase().replace(['.', '-'], "_"))
+}
+
+fn take_variable(settings: &mut Settings, variable: &str, value: &str, faults: &mut Vec<Fault>) {
+    if !variable.starts_with("SPLITD_") {
+        return;
+    }
+    let names = dotted_names(settings);
+    let taken = match names.iter().find(|name| variable_name(name) == variable) {
+        Some(name) => take_dotted(settings, name, &Value::One(value.to_owned())),
+        None => {
+            let variables: Vec<String> = names.iter().map(|name| variable_name(name)).collect();
+            Err(unknown("setting", variable, variables.iter().map(String::as_str)))
+        }
+    };
+    if let Err(message) = taken {
+        faults.push(Fault { pointer: variable.to_owned(), message });
+    }
+}
+
+// ── The whole ──────────────────────────────────────────────────────────────
+
+fn check_whole(settings: &Settings, faults: &mut Vec<Fault>) {
+    let mut fault = |pointer: String, message: String| faults.push(Fault { pointer, message });
+    if settings.pools.is_empty() || settings.pools.len() > limits::POOL_COUNT_MAX {
+        fault(
+            "pool".to_owned(),
+            format!("{} pools; 1 to {} would be right", settings.pools.len(), limits::POOL_COUNT_MAX),
+        );
+    }
+    let mut taken: Vec<(&Listen, &str)> = Vec::new();
+    for pool in &settings.pools {
+        let name = &pool.name;
+        if pool.listen.is_empty() {
+            fault(
+                format!("pool.{name}.listen"),
+                "listens nowhere; `listen = [\"127.0.0.1:8080\"]` would be right".to_owned(),
+            );
+        }
+        if pool.routes.is_empty() {
+            fault(
+                format!("pool.{name}.routes"),
+                "answers nothing; `routes = [\"assign\", \"health\"]` would be right".to_owned(),
+            );
+        }
+        for listen in &pool.listen {
+            let port_chosen = matches!(listen, Listen::Tcp(address) if address.port() == 0);
+            match taken.iter().find(|(other, _)| *other == listen) {
+                Some((_, other)) if !port_chosen => fault(
+                    format!("pool.{name}.listen"),
+                    format!("`{listen}` is pool `{other}`'s address too; each needs its own"),
+                ),
+                _ => taken.push((listen, name)),
+            }
+        }
+    }
+    let slots: usize = settings.pools.iter().map(slot_count_known).sum();
+    if slots > limits::SLOT_COUNT_MAX {
+        fault(
+            "pool".to_owned(),
+            format!("{slots} workers in all; at most {} would be right", limits::SLOT_COUNT_MAX),
+        );
+    }
+}
+
+/// Workers as far as the settings alone say.
+fn slot_count_known(pool: &Pool) -> usize {
+    let cpus = match &pool.cpus {
+        Cpus::List(list) => list.len(),
+        Cpus::All | Cpus::Unpinned => 1,
+    };
+    pool.workers.unwrap_or(cpus)
+}
+
+// ── What depends on the machine ────────────────────────────────────────────
+
+/// What is known of the process that wants its directories.
+#[derive(Debug, Clone, Default)]
+pub struct Surroundings {
+    /// Whether it runs as root.
+    pub root: bool,
+    /// systemd's STATE_DIRECTORY.
+    pub state_directory: Option<OsString>,
+    /// systemd's RUNTIME_DIRECTORY.
+    pub runtime_directory: Option<OsString>,
+    /// XDG_RUNTIME_DIR, where it is a directory.
+    pub xdg_runtime_dir: Option<OsString>,
+    /// The working directory.
+    pub current_dir: PathBuf,
+}
+
+/// Where an instance keeps its things; both absolute.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Directories {
+    /// What outlives a reboot.
+    pub state_dir: PathBuf,
+    /// Rings, metrics, socket files, the lock.
+    pub runtime_dir: PathBuf,
+}
+
+impl Settings {
+    /// The instance's directories.
+    #[must_use]
+    pub fn directories(&self, of: &Surroundings) -> Directories {
+        // systemd gives several, separated by colons, where the unit names several.
+        let first = |list: &Option<OsString>| {
+            let list = list.as_ref()?.to_str()?;
+            let first = list.split(':').next().unwrap_or_default();
+            (!first.is_empty()).then(|| PathBuf::from(first))
+        };
+        let local = of.current_dir.join("splitd-data");
+        let state_dir = (self.state_dir.clone())
+            .or_else(|| first(&of.state_directory))
+            .or_else(|| of.root.then(|| PathBuf::from("/var/lib/splitd")))
+            .unwrap_or_else(|| local.clone());
+        let runtime_dir = (self.runtime_dir.clone())
+            .or_else(|| first(&of.runtime_directory))
+            .or_else(|| of.root.then(|| PathBuf::from("/run/splitd")))
+            .or_else(|| of.xdg_runtime_dir.as_ref().map(|xdg| Path::new(xdg).join("splitd")))
+            .unwrap_or_else(|| local.join("run"));
+        Directories {
+            state_dir: of.current_dir.join(state_dir),
+            runtime_dir: of.current_dir.join(runtime_dir),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -16,32 +16,18 @@ pub mod render;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Label values of `route`, in the order of the endpoint's table.
-pub const ROUTES: &[&str] = &[
-    "assign",
-    "experiment",
-    "batch",
-    "livez",
-    "readyz",
-    "metrics",
-    "status",
-    "none",
-];
+pub const ROUTES: &[&str] =
+    &["assign", "experiment", "batch", "livez", "readyz", "metrics", "none"];
 /// Label values of `status`; what is not listed counts as `other`.
 pub const STATUSES: &[&str] = &[
     "200", "400", "404", "405", "408", "413", "414", "415", "417", "422", "431", "500", "501", "503", "505",
     "other",
 ];
 /// Label values of `reason` of closed connections.
-pub const CLOSE_REASONS: &[&str] = &[
-    "peer",
-    "answered",
-    "idle_timeout",
-    "slow",
-    "evicted",
-    "drained",
-    "refused",
-    "error",
-];
+pub const CLOSE_REASONS: &[&str] =
+    &["peer", "answered", "idle_timeout", "slow", "evicted", "drained", "refused", "error"];
+/// Label values of `rings`: this instance's, and those that earlier ones left.
+pub const RING_ORIGINS: &[&str] = &["own", "earlier"];
 /// Label values of `cause` of replaced processes.
 pub const EXIT_CAUSES: &[&str] = &["exit", "signal", "panic", "watchdog"];
 
@@ -73,6 +59,7 @@ pub enum Family {
     LoggerRestarts,
     Reloads,
     ReloadsFailed,
+    InstanceState,
 }
 
 /// How a family's cells are read.
@@ -95,6 +82,8 @@ pub struct Row {
     pub name: &'static str,
     /// The exported help text.
     pub help: &'static str,
+    /// Which process counts it.
+    pub by: Process,
     /// How cells are combined.
     pub kind: Kind,
     /// Fixed labels: name and values. A cell for every combination.
@@ -103,39 +92,31 @@ pub struct Row {
 
 const fn row(
     family: Family,
+    by: Process,
     kind: Kind,
     name: &'static str,
     help: &'static str,
     labels: &'static [(&'static str, &'static [&'static str])],
 ) -> Row {
-    Row {
-        family,
-        name,
-        help,
-        kind,
-        labels,
-    }
+    Row { family, name, help, by, kind, labels }
 }
 
 use Kind::{Counter, Gauge, GaugeMax};
+use Process::{Logger, Master, Worker};
 /// Every metric there is.
 pub const FAMILIES: &[Row] = &[
     row(
         Family::Requests,
+        Worker,
         Counter,
         "splitd_requests_total",
         "Requests answered, by route and status.",
         &[("route", ROUTES), ("status", STATUSES)],
     ),
-    row(
-        Family::Connections,
-        Gauge,
-        "splitd_connections",
-        "Connections open now.",
-        &[],
-    ),
+    row(Family::Connections, Worker, Gauge, "splitd_connections", "Connections open now.", &[]),
     row(
         Family::ConnectionsAccepted,
+        Worker,
         Counter,
         "splitd_connections_accepted_total",
         "Connections accepted.",
@@ -143,6 +124,7 @@ pub const FAMILIES: &[Row] = &[
     ),
     row(
         Family::ConnectionsClosed,
+        Worker,
         Counter,
         "splitd_connections_closed_total",
         "Connections closed, by reason.",
@@ -150,20 +132,16 @@ pub const FAMILIES: &[Row] = &[
     ),
     row(
         Family::BytesReceived,
+        Worker,
         Counter,
         "splitd_received_bytes_total",
         "Bytes read from clients.",
         &[],
     ),
-    row(
-        Family::BytesSent,
-        Counter,
-        "splitd_sent_bytes_total",
-        "Bytes written to clients.",
-        &[],
-    ),
+    row(Family::BytesSent, Worker, Counter, "splitd_sent_bytes_total", "Bytes written to clients.", &[]),
     row(
         Family::Assignments,
+        Worker,
         Counter,
         "splitd_assignments_total",
         "Experiments assigned, over all answers.",
@@ -171,6 +149,7 @@ pub const FAMILIES: &[Row] = &[
     ),
     row(
         Family::AttributeFaults,
+        Worker,
         Counter,
         "splitd_attribute_faults_total",
         "Attribute values of another type than declared.",
@@ -178,20 +157,16 @@ pub const FAMILIES: &[Row] = &[
     ),
     row(
         Family::ContextsLeftOut,
+        Worker,
         Counter,
         "splitd_exposure_contexts_left_out_total",
         "Exposures recorded without their attributes, which were too large.",
         &[],
     ),
-    row(
-        Family::LoopTurns,
-        Counter,
-        "splitd_loop_turns_total",
-        "Turns of the event loops.",
-        &[],
-    ),
+    row(Family::LoopTurns, Worker, Counter, "splitd_loop_turns_total", "Turns of the event loops.", &[]),
     row(
         Family::PlansTaken,
+        Worker,
         Counter,
         "splitd_plans_taken_total",
         "Plans taken into force, one a worker and reload.",
@@ -199,6 +174,7 @@ pub const FAMILIES: &[Row] = &[
     ),
     row(
         Family::PlanExperiments,
+        Worker,
         GaugeMax,
         "splitd_plan_experiments",
         "Experiments of the plan in force, all states.",
@@ -206,6 +182,7 @@ pub const FAMILIES: &[Row] = &[
     ),
     row(
         Family::PlanTakenAt,
+        Worker,
         GaugeMax,
         "splitd_plan_taken_timestamp_seconds",
         "Unix time at which the plan in force was taken.",
@@ -213,34 +190,32 @@ pub const FAMILIES: &[Row] = &[
     ),
     row(
         Family::ExposuresDelivered,
+        Logger,
         Counter,
         "splitd_exposures_delivered_total",
         "Exposures confirmed by the sink.",
-        &[],
+        &[("rings", RING_ORIGINS)],
     ),
     row(
         Family::ExposuresCorrupt,
+        Logger,
         Counter,
         "splitd_exposures_corrupt_total",
         "Damaged records skipped in rings.",
-        &[],
+        &[("rings", RING_ORIGINS)],
     ),
     row(
         Family::ExposuresEvicted,
+        Logger,
         Counter,
         "splitd_exposures_evicted_total",
         "Exposures that went with the oldest files at the sink's bound.",
         &[],
     ),
-    row(
-        Family::SinkBytes,
-        Counter,
-        "splitd_sink_bytes_total",
-        "Bytes handed to the sink.",
-        &[],
-    ),
+    row(Family::SinkBytes, Logger, Counter, "splitd_sink_bytes_total", "Bytes handed to the sink.", &[]),
     row(
         Family::SinkErrors,
+        Logger,
         Counter,
         "splitd_sink_errors_total",
         "Writes or syncs that the sink refused.",
@@ -248,6 +223,7 @@ pub const FAMILIES: &[Row] = &[
     ),
     row(
         Family::SinkFiles,
+        Logger,
         Gauge,
         "splitd_sink_files",
         "Complete files that the file sink keeps.",
@@ -255,6 +231,7 @@ pub const FAMILIES: &[Row] = &[
     ),
     row(
         Family::Restarts,
+        Master,
         Counter,
         "splitd_worker_restarts_total",
         "Workers replaced, by cause.",
@@ -262,26 +239,55 @@ pub const FAMILIES: &[Row] = &[
     ),
     row(
         Family::LoggerRestarts,
+        Master,
         Counter,
         "splitd_logger_restarts_total",
         "Loggers replaced, by cause.",
         &[("cause", EXIT_CAUSES)],
     ),
-    row(
-        Family::Reloads,
-        Counter,
-        "splitd_reloads_total",
-        "Experiments files taken into force.",
-        &[],
-    ),
+    row(Family::Reloads, Master, Counter, "splitd_reloads_total", "Experiments files taken into force.", &[]),
     row(
         Family::ReloadsFailed,
+        Master,
         Counter,
         "splitd_reloads_failed_total",
         "Experiments files refused, or not readable.",
         &[],
     ),
+    row(
+        Family::InstanceState,
+        Master,
+        GaugeMax,
+        "splitd_instance_state",
+        "0 starting, 1 ready, 2 draining.",
+        &[],
+    ),
 ];
+
+/// Values of [`Family::InstanceState`]; `/readyz` answers from it, whoever is asked.
+pub mod instance_state {
+    #![allow(missing_docs, reason = "each name says it")]
+    pub const STARTING: u64 = 0;
+    pub const READY: u64 = 1;
+    pub const DRAINING: u64 = 2;
+}
+
+/// The master's block.
+pub const MASTER_BLOCK: usize = 0;
+/// The logger's block.
+pub const LOGGER_BLOCK: usize = 1;
+
+/// The block of a worker slot; `which` is 0 or 1, the same as its ring's.
+#[must_use]
+pub const fn worker_block(slot: usize, which: usize) -> usize {
+    2 + slot * 2 + which
+}
+
+/// Blocks of an instance with so many worker slots.
+#[must_use]
+pub const fn block_count(slot_count: usize) -> usize {
+    2 + slot_count * 2
+}
 
 const MAGIC: u64 = 0x7370_6c69_7464_4d31; // "splitdM1"
 const LAYOUT: u64 = 1;
@@ -305,10 +311,7 @@ const OFFSETS: [usize; FAMILIES.len() + 1] = {
     let mut index = 0;
     let mut at = BLOCK_HEADER_WORDS;
     while index < FAMILIES.len() {
-        assert!(
-            FAMILIES[index].family as usize == index,
-            "rows and names are in one order"
-        );
+        assert!(FAMILIES[index].family as usize == index, "rows and names are in one order");
         offsets[index] = at;
         at += cell_count(FAMILIES[index].labels);
         index += 1;
@@ -369,10 +372,7 @@ impl<'r> Table<'r> {
     /// If the region is not of [`region_size`] for `block_count`.
     #[must_use]
     pub fn format(words: &'r [AtomicU64], block_count: usize) -> Table<'r> {
-        assert!(
-            words.len() * 8 >= region_size(block_count),
-            "region made for its blocks"
-        );
+        assert!(words.len() * 8 >= region_size(block_count), "region made for its blocks");
         words[0].store(MAGIC, Relaxed);
         words[1].store(LAYOUT, Relaxed);
         words[2].store(block_count as u64, Relaxed);
@@ -387,10 +387,7 @@ impl<'r> Table<'r> {
     pub fn attach(words: &'r [AtomicU64]) -> Result<Table<'r>, TableFault> {
         let word = |index: usize| words.get(index).map_or(0, |word| word.load(Relaxed));
         if word(0) != MAGIC || word(1) != LAYOUT || word(3) != BLOCK_WORDS as u64 {
-            return Err(TableFault::Foreign {
-                magic: word(0),
-                layout: word(1),
-            });
+            return Err(TableFault::Foreign { magic: word(0), layout: word(1) });
         }
         let blocks = word(2);
         let fits = usize::try_from(blocks)
@@ -398,10 +395,7 @@ impl<'r> Table<'r> {
             .and_then(|count| count.checked_mul(BLOCK_WORDS))
             .is_some_and(|size| size <= words.len().saturating_sub(REGION_HEADER_WORDS));
         if !fits {
-            return Err(TableFault::Short {
-                words: words.len(),
-                blocks,
-            });
+            return Err(TableFault::Short { words: words.len(), blocks });
         }
         Ok(Table { words })
     }
@@ -416,9 +410,7 @@ impl<'r> Table<'r> {
     #[must_use]
     pub fn block(&self, index: usize) -> Block<'r> {
         let at = REGION_HEADER_WORDS + index * BLOCK_WORDS;
-        Block {
-            words: &self.words[at..at + BLOCK_WORDS],
-        }
+        Block { words: &self.words[at..at + BLOCK_WORDS] }
     }
 
     /// All blocks.
@@ -450,9 +442,9 @@ impl Block<'_> {
     #[must_use]
     pub fn process(&self) -> Option<Process> {
         match self.words[0].load(Relaxed) {
-            1 => Some(Process::Master),
-            2 => Some(Process::Logger),
-            3 => Some(Process::Worker),
+            1 => Some(Master),
+            2 => Some(Logger),
+            3 => Some(Worker),
             _ => None,
         }
     }
@@ -460,10 +452,8 @@ impl Block<'_> {
     /// The name it was claimed with.
     #[must_use]
     pub fn name(&self) -> String {
-        let bytes: Vec<u8> = self.words[1..=NAME_WORDS]
-            .iter()
-            .flat_map(|word| word.load(Relaxed).to_le_bytes())
-            .collect();
+        let bytes: Vec<u8> =
+            self.words[1..=NAME_WORDS].iter().flat_map(|word| word.load(Relaxed).to_le_bytes()).collect();
         String::from_utf8_lossy(&bytes).trim_end_matches('\0').to_owned()
     }
 
@@ -528,9 +518,7 @@ mod tests {
     use super::*;
 
     fn words(block_count: usize) -> Vec<AtomicU64> {
-        (0..region_size(block_count) / 8)
-            .map(|_| AtomicU64::new(0))
-            .collect()
+        (0..region_size(block_count) / 8).map(|_| AtomicU64::new(0)).collect()
     }
 
     #[test]

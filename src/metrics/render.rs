@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use super::{Block, FAMILIES, Family, Kind, Process, Row, Table, cell_count};
+use super::{Block, FAMILIES, Kind, Process, Row, Table, cell_count};
 
 /// Writes the whole table. Allocates: it runs in the admin pool.
 ///
@@ -29,16 +29,8 @@ pub fn render(table: Table<'_>, out: &mut impl Write) -> std::fmt::Result {
 }
 
 fn family(row: &Row, pools: &[(String, Vec<Block<'_>>)], out: &mut impl Write) -> std::fmt::Result {
-    let kind = if row.kind == Kind::Counter {
-        "counter"
-    } else {
-        "gauge"
-    };
-    writeln!(
-        out,
-        "# HELP {} {}\n# TYPE {} {kind}",
-        row.name, row.help, row.name
-    )?;
+    let kind = if row.kind == Kind::Counter { "counter" } else { "gauge" };
+    writeln!(out, "# HELP {} {}\n# TYPE {} {kind}", row.name, row.help, row.name)?;
     for (pool, blocks) in pools {
         for cell in 0..cell_count(row.labels) {
             let values = blocks.iter().map(|block| block.get(row.family, cell));
@@ -46,8 +38,8 @@ fn family(row: &Row, pools: &[(String, Vec<Block<'_>>)], out: &mut impl Write) -
                 Kind::GaugeMax => values.max().unwrap_or(0),
                 _ => values.fold(0, u64::wrapping_add),
             };
-            let workers = writes(row.family, Process::Worker);
-            if workers == pool.is_empty() || (value == 0 && !row.labels.is_empty()) {
+            let of_workers = row.by == Process::Worker;
+            if of_workers == pool.is_empty() || (value == 0 && !row.labels.is_empty()) {
                 continue;
             }
             out.write_str(row.name)?;
@@ -72,11 +64,7 @@ fn labels(row: &Row, pool: &str, cell: usize, out: &mut impl Write) -> std::fmt:
         rest %= stride;
         separator = ',';
     }
-    if separator == ',' {
-        out.write_char('}')
-    } else {
-        Ok(())
-    }
+    if separator == ',' { out.write_char('}') } else { Ok(()) }
 }
 
 /// A label's value with `\`, `"` and line feeds escaped, as the format asks.
@@ -96,19 +84,40 @@ impl std::fmt::Display for Escaped<'_> {
     }
 }
 
-/// Whether a family is written by that kind of process.
-fn writes(family: Family, process: Process) -> bool {
-    let owner = match family {
-        Family::ExposuresDelivered
-        | Family::ExposuresCorrupt
-        | Family::ExposuresEvicted
-        | Family::SinkBytes
-        | Family::SinkErrors
-        | Family::SinkFiles => Process::Logger,
-        Family::Restarts | Family::LoggerRestarts | Family::Reloads | Family::ReloadsFailed => {
-            Process::Master
-        }
-        _ => Process::Worker,
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+
+    use super::super::{
+        Family, LOGGER_BLOCK, block_count, instance_state, region_size, request_cell, worker_block,
     };
-    owner == process
+    use super::*;
+
+    #[test]
+    fn blocks_of_a_pool_are_summed_and_labels_are_written() {
+        let words: Vec<AtomicU64> = (0..region_size(block_count(2)) / 8).map(|_| AtomicU64::new(0)).collect();
+        let table = Table::format(&words, block_count(2));
+        table.block(0).claim(Process::Master, "");
+        table.block(0).set(Family::InstanceState, instance_state::READY);
+        table.block(LOGGER_BLOCK).claim(Process::Logger, "");
+        table.block(LOGGER_BLOCK).add(Family::ExposuresDelivered, 5);
+        for (slot, which, pool) in [(0, 0, "assign"), (0, 1, "assign"), (1, 0, "a\"b")] {
+            let block = table.block(worker_block(slot, which));
+            block.claim(Process::Worker, pool);
+            block.add_at(Family::Requests, request_cell(0, 200), 2);
+        }
+        let mut text = String::new();
+        render(table, &mut text).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        for line in [
+            "splitd_instance_state 1",
+            "splitd_exposures_delivered_total 5",
+            "# TYPE splitd_requests_total counter",
+            "splitd_requests_total{pool=\"assign\",route=\"assign\",status=\"200\"} 4",
+            "splitd_requests_total{pool=\"a\\\"b\",route=\"assign\",status=\"200\"} 2",
+            "splitd_connections{pool=\"assign\"} 0",
+        ] {
+            assert!(lines.contains(&line), "{line} is not in\n{text}");
+        }
+    }
 }

@@ -1,1 +1,324 @@
-//! worker/mod
+//! A worker: one process, one thread, one CPU. It accepts, reads, decides,
+//! records and writes in a tight loop, shares no lock and no writable memory
+//! with any other worker, and allocates nothing after its first accept (but
+//! for a new plan).
+//!
+//! The backends (`epoll`) are plain loops around the same
+//! [`Connection`](crate::http::connection::Connection), chosen once at start.
+//!
+//! ```text
+//! start: pin → map plan → lock ring → block of metrics → Report::Ready
+//! turn:  wait → now → accept → read → answer → write → timers → orders
+//! end:   Order::Drain (or the master is gone for long) → answers say
+//!        `Connection: close` → nothing open, or the deadline → exit 0
+//! ```
+
+pub mod connections;
+pub mod control;
+pub mod epoll;
+pub mod timers;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use core_affinity::CoreId;
+
+use crate::clock;
+use crate::endpoint::{App, AppOptions, Desk, RouteGroup};
+use crate::engine::plan::{Plan, PlanFault};
+use crate::exposure::ring::{RingFault, Writer};
+use crate::http::Limits;
+use crate::metrics::{Family, Process, Table, TableFault, worker_block};
+use crate::sys::channel::Channel;
+use crate::sys::region::Region;
+use control::Control;
+
+/// All that a worker is given by the master. Before [`run`] is called, the
+/// child has already been given its niceness and its panic hook.
+pub struct Setup {
+    /// How its pool answers.
+    pub options: PoolOptions,
+    /// Every listening socket of the pool, non-blocking.
+    pub listeners: Vec<Listener>,
+    /// The plan in force: a sealed memfd.
+    pub plan: OwnedFd,
+    /// The slot's two ring files and which of them to take; none where no route records.
+    pub rings: Option<Rings>,
+    /// The metrics region of the instance.
+    pub metrics: Region,
+    /// Which of the slot's two blocks of metrics to count in: 0 or 1, like the ring.
+    pub which: usize,
+    /// To and from the master.
+    pub channel: Channel,
+}
+
+/// The two rings of a slot.
+pub struct Rings {
+    /// Their files.
+    pub paths: [PathBuf; 2],
+}
+
+/// A listening socket of the pool.
+pub struct Listener {
+    /// The socket, as inherited.
+    pub fd: OwnedFd,
+    /// The slot it belongs to.
+    pub slot: usize,
+    /// Said in logs: `127.0.0.1:8080`.
+    pub address: String,
+}
+
+/// What the settings say of a pool, and which of its workers this is.
+#[derive(Debug, Clone)]
+pub struct PoolOptions {
+    /// The pool's name.
+    pub name: String,
+    /// The worker's slot, unique over all pools of the instance.
+    pub slot: usize,
+    /// The worker's number within its pool.
+    pub index: usize,
+    /// The CPU to be pinned to.
+    pub cpu: Option<usize>,
+    /// Routes answered.
+    pub routes: Vec<RouteGroup>,
+    /// How they are answered.
+    pub app: AppOptions,
+    /// Sizes and timeouts of HTTP.
+    pub limits: Limits,
+    /// Connections at once.
+    pub connection_count_max: usize,
+    /// On drain, how long an idle connection is kept, for the proxy to notice.
+    pub drain_idle: Duration,
+    /// How long to serve on after the master is gone.
+    pub orphan_timeout: Duration,
+    /// How long a drain may take that no order's deadline bounds.
+    pub drain_timeout: Duration,
+}
+
+/// What the master tells a worker, in one packet of its channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// Take this plan into force; the sealed memfd comes with the packet.
+    Plan,
+    /// Finish: nothing new is accepted, answers close; exit at the latest after this long.
+    Drain {
+        /// How long the rest may take.
+        deadline_ms: u64,
+    },
+    /// Serve the socket of a slot whose worker is missing, too.
+    Adopt {
+        /// Whose socket.
+        slot: usize,
+    },
+    /// That slot has its own worker again.
+    Release {
+        /// Whose socket.
+        slot: usize,
+    },
+}
+
+/// What a worker tells the master, in one packet of its channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Report {
+    /// It accepts, with a plan in force.
+    Ready,
+    /// A new plan is in force.
+    PlanInForce,
+    /// The plan was not taken; the one before stays in force.
+    PlanRefused {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Serves until it is told to leave; the process's exit code. A fault at the
+/// start is said in the log and leaves 1.
+#[must_use]
+pub fn run(setup: Setup) -> i32 {
+    match serve(setup) {
+        Ok(()) => 0,
+        Err(fault) => {
+            log::error!("event=worker_failed reason=\"{fault}\"");
+            1
+        }
+    }
+}
+
+/// Why a worker can't serve.
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    #[error("the plan can't be mapped: {0}")]
+    Map(io::Error),
+    #[error("the plan is not sound: {0}")]
+    Plan(#[from] PlanFault),
+    #[error("ring {path}: {fault}")]
+    RingFile { path: PathBuf, fault: io::Error },
+    #[error("ring: {0}")]
+    Ring(#[from] RingFault),
+    #[error("metrics: {0}")]
+    Metrics(#[from] TableFault),
+    #[error("event loop: {0}")]
+    Loop(#[from] io::Error),
+}
+
+fn serve(setup: Setup) -> Result<(), Fault> {
+    let Setup { options, listeners, plan, rings, metrics, which, channel } = setup;
+    if let Some(cpu) = options.cpu
+        && !core_affinity::set_for_current(CoreId { id: cpu })
+    {
+        log::warn!("event=not_pinned pool={} worker={} cpu={cpu}", options.name, options.index);
+    }
+    let (ring, which) = match &rings {
+        None => (None, which),
+        Some(rings) => take_ring(rings, which).map(|(region, which)| (Some(region), which))?,
+    };
+    if let Some(region) = &ring {
+        region.prefault();
+        if let Err(fault) = region.lock_memory()
+            && options.slot == 0
+        {
+            log::info!("event=memory_not_locked reason=\"{fault}\" hint=\"raise LimitMEMLOCK\"");
+        }
+    }
+    let writer = ring.as_ref().map(|region| Writer::attach(region.words())).transpose()?;
+    let table = Table::attach(metrics.words())?;
+    let block = table.block(worker_block(options.slot, which));
+    block.claim(Process::Worker, &options.name);
+    let mut desk = Desk::new(options.app, options.routes.clone(), writer, table, block);
+    let mut backend = epoll::Backend::new(&options, listeners, Control::new(channel, &options), block)?;
+    let mut region = Region::map_sealed(&plan).map_err(Fault::Map)?;
+    drop(plan);
+    loop {
+        let plan = Plan::open(region.bytes())?;
+        let taken = clock::now();
+        block.add(Family::PlansTaken, 1);
+        block.set(Family::PlanExperiments, plan.experiment_count() as u64);
+        block.set(Family::PlanTakenAt, taken.unix_us.unsigned_abs() / 1_000_000);
+        match backend.serve(&mut App::new(&plan, &mut desk))? {
+            Outcome::Plan(next) => region = next,
+            Outcome::Leave => return Ok(()),
+        }
+    }
+}
+
+/// Locks one of the slot's rings, the one that was named first if nobody else has it.
+fn take_ring(rings: &Rings, which: usize) -> Result<(Region, usize), Fault> {
+    let locked = |which: usize| {
+        let path = &rings.paths[which];
+        Region::open_locked(path).map_err(|fault| Fault::RingFile { path: path.clone(), fault })
+    };
+    locked(which).map(|region| (region, which)).or_else(|_| locked(1 - which).map(|region| (region, 1 - which)))
+}
+
+/// Why a backend's loop ended.
+pub enum Outcome {
+    /// A new plan is to be taken into force.
+    Plan(Region),
+    /// Nothing is left to do.
+    Leave,
+}
+
+/// A packet that is none of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a packet of {size} bytes with kind {kind} is no message of this channel")]
+pub struct UnknownPacket {
+    /// Its length.
+    pub size: usize,
+    /// Its first byte, 0 if empty.
+    pub kind: u8,
+}
+
+fn numbered(kind: u8, number: u64) -> Vec<u8> {
+    let mut packet = vec![kind];
+    packet.extend_from_slice(&number.to_le_bytes());
+    packet
+}
+
+fn number(packet: &[u8]) -> Result<u64, UnknownPacket> {
+    let fault = UnknownPacket { size: packet.len(), kind: packet.first().copied().unwrap_or(0) };
+    packet.get(1..9).and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes).ok_or(fault)
+}
+
+impl Order {
+    /// The packet's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            Order::Plan => vec![b'P'],
+            Order::Drain { deadline_ms } => numbered(b'D', *deadline_ms),
+            Order::Adopt { slot } => numbered(b'A', *slot as u64),
+            Order::Release { slot } => numbered(b'R', *slot as u64),
+        }
+    }
+
+    /// Reads a packet.
+    ///
+    /// # Errors
+    /// If it is no order.
+    pub fn decode(packet: &[u8]) -> Result<Order, UnknownPacket> {
+        match packet.first() {
+            Some(b'P') => Ok(Order::Plan),
+            Some(b'D') => Ok(Order::Drain { deadline_ms: number(packet)? }),
+            Some(b'A') => Ok(Order::Adopt { slot: number(packet)? as usize }),
+            Some(b'R') => Ok(Order::Release { slot: number(packet)? as usize }),
+            other => Err(UnknownPacket { size: packet.len(), kind: other.copied().unwrap_or(0) }),
+        }
+    }
+}
+
+impl Report {
+    /// The packet's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            Report::Ready => vec![b'r'],
+            Report::PlanInForce => vec![b'p'],
+            Report::PlanRefused { reason } => [b"x", reason.as_bytes()].concat(),
+        }
+    }
+
+    /// Reads a packet.
+    ///
+    /// # Errors
+    /// If it is no report.
+    pub fn decode(packet: &[u8]) -> Result<Report, UnknownPacket> {
+        match packet.first() {
+            Some(b'r') => Ok(Report::Ready),
+            Some(b'p') => Ok(Report::PlanInForce),
+            Some(b'x') => {
+                Ok(Report::PlanRefused { reason: String::from_utf8_lossy(&packet[1..]).into_owned() })
+            }
+            other => Err(UnknownPacket { size: packet.len(), kind: other.copied().unwrap_or(0) }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_message_survives_its_packet() {
+        for order in [
+            Order::Plan,
+            Order::Drain { deadline_ms: 30_000 },
+            Order::Adopt { slot: 3 },
+            Order::Release { slot: 1 << 40 },
+        ] {
+            assert_eq!(Order::decode(&order.encode()), Ok(order));
+        }
+        for report in [Report::Ready, Report::PlanInForce, Report::PlanRefused { reason: "ü".into() }] {
+            assert_eq!(Report::decode(&report.encode()), Ok(report));
+        }
+    }
+
+    #[test]
+    fn a_foreign_or_cut_packet_is_no_order() {
+        assert!(Order::decode(b"").is_err());
+        assert!(Order::decode(b"Q").is_err());
+        assert!(Order::decode(b"D\0\0").is_err());
+        assert!(Report::decode(b"").is_err());
+    }
+}

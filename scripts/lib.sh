@@ -1,0 +1,24 @@
+# Shared by the scripts beside it; sourced, not run.
+
+step() { printf '\n== %s\n' "$*" >&2; }
+die() { printf '%s\n' "$*" >&2; exit 1; }
+
+# A Rust toolchain and a C linker are all that building needs.
+need_rust() {
+  command -v cargo >/dev/null || die "cargo is not here: install a Rust toolchain (https://rustup.rs), 1.90 or later"
+  need_package gcc cc
+}
+
+# need_component NAME COMMAND: a rustup component that gives COMMAND.
+need_component() {
+  command -v "$2" >/dev/null || rustup component add "$1" || die "$2 is not here and rustup could not add $1"
+}
+
+# need_package PACKAGE COMMAND: COMMAND is here, or apt-get installs PACKAGE.
+need_package() {
+  command -v "$2" >/dev/null && return
+  command -v apt-get >/dev/null || die "$2 is not here: install $1"
+  local sudo=
+  [ "$(id -u)" = 0 ] || sudo=sudo
+  { $sudo apt-get update -qq && $sudo apt-get install -y -qq "$1" >/dev/null; } || die "$2 is not here and apt-get could not install $1"
+}

@@ -1,0 +1,331 @@
+//! The one table of settings: a row gives a setting's name, its default (as one
+//! would write it), what it means, and how its value is taken. To add a setting:
+//! a field in [`super::Settings`] and a row here; the file, the environment, the
+//! command line, `check`, the suggestions and the printed list follow.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::value::{Cpus, Listen, Value};
+use super::{Io, LoggerSettings, Pool, Route, Settings, SinkKind, SinkSettings};
+use crate::limits;
+
+/// One row.
+pub(super) struct Row<T> {
+    pub(super) name: &'static str,
+    pub(super) default: &'static str,
+    pub(super) doc: &'static str,
+    pub(super) take: fn(&mut T, &Value) -> Result<(), String>,
+}
+
+const fn row<T>(
+    name: &'static str,
+    default: &'static str,
+    doc: &'static str,
+    take: fn(&mut T, &Value) -> Result<(), String>,
+) -> Row<T> {
+    Row { name, default, doc, take }
+}
+
+const fn ms(from: u64, to: u64) -> RangeInclusive<Duration> {
+    Duration::from_millis(from)..=Duration::from_millis(to)
+}
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const TIB: u64 = 1 << 40;
+const MINUTE: u64 = 60_000;
+const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
+
+/// Settings that stand at the top of the file.
+pub(super) const TOP: &[Row<Settings>] = &[
+    row("experiments", "", "The experiments file.", |to, value| {
+        to.experiments = value.path()?;
+        Ok(())
+    }),
+    row(
+        "state_dir",
+        "",
+        "What outlives a reboot: exposure files. Unset: systemd's STATE_DIRECTORY, /var/lib/splitd for root, ./splitd-data.",
+        |to, value| {
+            to.state_dir = value.path()?;
+            Ok(())
+        },
+    ),
+    row(
+        "runtime_dir",
+        "",
+        "Rings and metrics; one instance a directory. Unset: systemd's RUNTIME_DIRECTORY, /run/splitd for root, \
+         $XDG_RUNTIME_DIR/splitd, ./splitd-data/run.",
+        |to, value| {
+            to.runtime_dir = value.path()?;
+            Ok(())
+        },
+    ),
+    row("drain_timeout", "30s", "How long a stop lets requests and connections finish.", |to, value| {
+        to.drain_timeout = value.duration(ms(0, HOUR))?;
+        Ok(())
+    }),
+    row(
+        "drain_idle",
+        "1s",
+        "How much longer idle connections are kept in a drain, for the proxy to react.",
+        |to, value| {
+            to.drain_idle = value.duration(ms(0, HOUR))?;
+            Ok(())
+        },
+    ),
+];
+
+const ROUTES: &[(&str, Route)] = &[
+    ("assign", Route::Assign),
+    ("batch", Route::Batch),
+    ("explain", Route::Explain),
+    ("health", Route::Health),
+    ("metrics", Route::Metrics),
+    ("status", Route::Status),
+];
+
+/// Settings of one `[[pool]]`.
+pub(super) const POOL: &[Row<Pool>] = &[
+    row("name", "", "The pool's name: a-z, 0-9, `_`, `-`.", |to, value| {
+        let name = value.text()?;
+        let fits = (1..=32).contains(&name.len())
+            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-');
+        if !fits {
+            return Err(format!("`{name}` is no pool's name; 1 to 32 of a-z, 0-9, `_`, `-` would be right"));
+        }
+        name.clone_into(&mut to.name);
+        Ok(())
+    }),
+    row(
+        "listen",
+        "",
+        "Addresses: `127.0.0.1:8080`, `[::1]:8080` (IPv6 alone), `unix:/path/assign.sock` (becomes assign.0.sock, …).",
+        |to, value| {
+            let mut listen = Vec::new();
+            for text in value.list() {
+                let one = Listen::parse(text)?;
+                if listen.contains(&one) {
+                    return Err(format!("`{text}` stands there twice"));
+                }
+                listen.push(one);
+            }
+            to.listen = listen;
+            Ok(())
+        },
+    ),
+    row(
+        "cpus",
+        "",
+        "CPUs the workers are pinned to: `0-3`, `0,2`, `all`; nothing pins none.",
+        |to, value| {
+            to.cpus = Cpus::parse(&value.list().join(","))?;
+            Ok(())
+        },
+    ),
+    row("workers", "auto", "Processes; `auto` is one for each CPU of `cpus`, or one.", |to, value| {
+        to.workers = match value.text()? {
+            "auto" => None,
+            _ => Some(value.number(1..=limits::SLOT_COUNT_MAX as i64)? as usize),
+        };
+        Ok(())
+    }),
+    row("io", "auto", "How sockets are served: `auto` or `epoll`.", |to, value| {
+        to.io = match value.choice(&[
+            ("auto", Some(Io::Auto)),
+            ("epoll", Some(Io::Epoll)),
+            ("io_uring", None),
+        ])? {
+            Some(io) => io,
+            None => return Err("this build has epoll only; `auto` or `epoll` would be right".to_owned()),
+        };
+        Ok(())
+    }),
+    row("nice", "0", "Niceness; below 0 where LimitNICE allows it.", |to, value| {
+        to.nice = value.number(-20..=19)? as i32;
+        Ok(())
+    }),
+    row("routes", "", "What it answers: assign, batch, explain, health, metrics, status.", |to, value| {
+        to.routes = value.choices(ROUTES)?;
+        Ok(())
+    }),
+    row(
+        "validation",
+        "lenient",
+        "`strict` refuses an attribute of the wrong type with 422; `lenient` takes it as missing and counts it.",
+        |to, value| {
+            to.validation_strict = value.choice(&[("lenient", false), ("strict", true)])?;
+            Ok(())
+        },
+    ),
+    row(
+        "connections",
+        "65536",
+        "Connections a worker holds; fewer where LimitNOFILE is lower.",
+        |to, value| {
+            to.connection_count_max = value.number(1..=limits::CONNECTION_COUNT_MAX as i64)? as usize;
+            Ok(())
+        },
+    ),
+    row("head_size_max", "8KiB", "A request's line and headers.", |to, value| {
+        to.head_size_max = value.size(256..=limits::READ_BUFFER_SIZE as u64 / 2)? as usize;
+        Ok(())
+    }),
+    row("body_size_max", "64KiB", "A request's body.", |to, value| {
+        to.body_size_max = value.size(256..=limits::BODY_SIZE_MAX as u64)? as usize;
+        Ok(())
+    }),
+    row("batch_body_size_max", "4MiB", "The body of a batch.", |to, value| {
+        to.batch_body_size_max = value.size(256..=GIB)? as usize;
+        Ok(())
+    }),
+    row("idle_timeout", "75s", "A connection without a request.", |to, value| {
+        to.idle_timeout = value.duration(ms(100, DAY))?;
+        Ok(())
+    }),
+    row("head_timeout", "5s", "From a head's first byte to its last.", |to, value| {
+        to.head_timeout = value.duration(ms(100, HOUR))?;
+        Ok(())
+    }),
+    row("body_timeout", "10s", "From a body's first byte to its last.", |to, value| {
+        to.body_timeout = value.duration(ms(100, HOUR))?;
+        Ok(())
+    }),
+    row("write_timeout", "10s", "An answer that the peer does not take.", |to, value| {
+        to.write_timeout = value.duration(ms(100, HOUR))?;
+        Ok(())
+    }),
+    row("linger_timeout", "1s", "After the last answer, how long the peer's end is awaited.", |to, value| {
+        to.linger_timeout = value.duration(ms(0, MINUTE))?;
+        Ok(())
+    }),
+    row("backlog", "4096", "Connections that may wait to be accepted.", |to, value| {
+        to.backlog = value.number(1..=65_535)? as i32;
+        Ok(())
+    }),
+    row("keepalive_idle", "15s", "TCP: silence before the peer is asked whether it lives.", |to, value| {
+        to.keepalive_idle = value.duration(ms(1_000, 9 * HOUR))?;
+        Ok(())
+    }),
+    row("keepalive_interval", "5s", "TCP: time between such questions.", |to, value| {
+        to.keepalive_interval = value.duration(ms(1_000, 9 * HOUR))?;
+        Ok(())
+    }),
+    row("keepalive_count", "3", "TCP: unanswered questions that end it.", |to, value| {
+        to.keepalive_count = value.number(1..=127)? as u32;
+        Ok(())
+    }),
+    row("user_timeout", "20s", "TCP: how long sent bytes may stay unacknowledged.", |to, value| {
+        to.user_timeout = value.duration(ms(100, HOUR))?;
+        Ok(())
+    }),
+    row("socket_mode", "0660", "Permissions of Unix sockets, octal.", |to, value| {
+        let text = value.text()?;
+        to.socket_mode = u32::from_str_radix(text, 8)
+            .ok()
+            .filter(|mode| *mode <= 0o777)
+            .ok_or_else(|| format!("`{text}` is no mode; `\"0660\"` would be right"))?;
+        Ok(())
+    }),
+    row(
+        "record_empty",
+        "false",
+        "Record exposures of requests that no experiment took, too.",
+        |to, value| {
+            to.record_empty = value.truth()?;
+            Ok(())
+        },
+    ),
+    row("record_context", "true", "Record the request's attributes in its exposure.", |to, value| {
+        to.record_context = value.truth()?;
+        Ok(())
+    }),
+];
+
+/// Settings of `[logger]`.
+pub(super) const LOGGER: &[Row<LoggerSettings>] = &[
+    row("nice", "5", "Niceness.", |to, value| {
+        to.nice = value.number(-20..=19)? as i32;
+        Ok(())
+    }),
+    row(
+        "ring_size",
+        "16MiB",
+        "A worker's ring (each has two): at least 2 s of its peak. A power of two.",
+        |to, value| {
+            let size = value.size(limits::RING_SIZE_MIN as u64..=GIB)?;
+            if !size.is_power_of_two() {
+                return Err(format!(
+                    "`{}` is no power of two; `8MiB`, `16MiB` or `32MiB` would be right",
+                    value.text()?
+                ));
+            }
+            to.ring_size = size as usize;
+            Ok(())
+        },
+    ),
+    row("layout", "request", "What is delivered: one message a request (`request`).", |to, value| {
+        to.layout = match value.choice(&[("request", Some(super::Layout::Request)), ("assignment", None)])? {
+            Some(layout) => layout,
+            None => {
+                return Err(
+                    "this build delivers one message a request only; `request` would be right".to_owned()
+                );
+            }
+        };
+        Ok(())
+    }),
+    row("spool_sync", "200ms", "How often what is written is synced to the disk.", |to, value| {
+        to.spool_sync = value.duration(ms(1, MINUTE))?;
+        Ok(())
+    }),
+    row(
+        "spool_size_max",
+        "8GiB",
+        "The spool's bound; only sinks that can be away (none in this build) have a spool.",
+        |to, value| {
+            to.spool_size_max = value.size(16 * MIB..=1024 * TIB)?;
+            Ok(())
+        },
+    ),
+];
+
+/// Settings of `[sink]`.
+pub(super) const SINK: &[Row<SinkSettings>] = &[
+    row("type", "file", "Where exposures go: `file`, or `none` (counted and dropped).", |to, value| {
+        to.kind = match value.choice(&[
+            ("file", Some(SinkKind::File)),
+            ("none", Some(SinkKind::None)),
+            ("kafka", None),
+        ])? {
+            Some(kind) => kind,
+            None => {
+                return Err("this build has no Kafka client; `file` or `none` would be right".to_owned());
+            }
+        };
+        Ok(())
+    }),
+    row("directory", "", "Of the exposure files. Unset: `exposures` in state_dir.", |to, value| {
+        to.directory = value.path()?;
+        Ok(())
+    }),
+    row("size_max", "8GiB", "All exposure files; beyond it the oldest goes, counted.", |to, value| {
+        to.size_max = value.size(MIB..=1024 * TIB)?;
+        Ok(())
+    }),
+    row("age_max", "7d", "The oldest exposure file; beyond it it goes, counted.", |to, value| {
+        to.age_max = value.duration(ms(MINUTE, 3650 * DAY))?;
+        Ok(())
+    }),
+    row("file_size_max", "64MiB", "One file; then the next is begun.", |to, value| {
+        to.file_size_max = value.size(64 * KIB..=TIB)?;
+        Ok(())
+    }),
+    row("file_age_max", "1m", "One file; then the next is begun.", |to, value| {
+        to.file_age_max = value.duration(ms(100, DAY))?;
+        Ok(())
+    }),
+];

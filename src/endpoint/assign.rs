@@ -1,0 +1,222 @@
+//! Assigning: scan, decide, record, answer. The exposure is committed to the
+//! ring before a byte of the answer can leave.
+
+use std::fmt;
+
+use crate::clock::Now;
+use crate::engine::assignment::{Chosen, Decision, ExperimentIndex, Units};
+use crate::engine::attributes::{AttributeIndex, Facts};
+use crate::engine::plan::Plan;
+use crate::exposure::record;
+use crate::http::{
+    Answer, ContentType, Method, Out, Request, ScanFault, Scanned, Status, query_options, scan_query,
+    scan_request,
+};
+use crate::limits::CONTEXT_SIZE_MAX;
+use crate::metrics::Family;
+
+use super::form::Form;
+use super::{App, Desk, WITH_PAYLOADS, WITHOUT_EXPOSURE};
+
+/// Why a request is not decided.
+enum Fault<'a> {
+    /// 400.
+    Scan(ScanFault<'a>),
+    /// 422, where the pool is strict.
+    Mistyped { name: &'a str },
+}
+
+impl Fault<'_> {
+    fn status(&self) -> Status {
+        match self {
+            Fault::Scan(_) => Status::BadRequest,
+            Fault::Mistyped { .. } => Status::UnprocessableContent,
+        }
+    }
+}
+
+impl fmt::Display for Fault<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Scan(fault) => fault.fmt(out),
+            Fault::Mistyped { name } => {
+                write!(out, "attribute `{name}`: its value is of another type than declared")
+            }
+        }
+    }
+}
+
+/// A request as far as it was read.
+struct Asked<'a> {
+    units: Units<'a>,
+    scanned: Scanned<'a>,
+}
+
+impl App<'_, '_> {
+    /// `/v1/assign`
+    pub(super) fn assign(&mut self, request: &Request<'_>, scratch: &mut [u8], now: Now, answer: Answer<'_>) {
+        let App { plan, facts, decision, desk } = self;
+        let asked = match read(plan, facts, desk, request, scratch) {
+            Ok(asked) => asked,
+            Err(fault) => return answer.problem(fault.status(), fault),
+        };
+        plan.decide(&asked.units, facts, decision);
+        if request.head.method != Method::Head {
+            record(plan, decision, desk, &asked, now);
+        }
+        let head = answer.start(Status::Ok).header("X-Splitd-Version", plan.version());
+        let mut body = head.body(ContentType::Json);
+        write_all(plan, decision.chosen(), asked.scanned.payloads, &mut body);
+        body.finish();
+    }
+
+    /// `/v1/assign/{experiment}`
+    pub(super) fn assign_one(
+        &mut self,
+        experiment: ExperimentIndex,
+        request: &Request<'_>,
+        scratch: &mut [u8],
+        now: Now,
+        answer: Answer<'_>,
+    ) {
+        let App { plan, facts, decision, desk } = self;
+        let asked = match read(plan, facts, desk, request, scratch) {
+            Ok(asked) => asked,
+            Err(fault) => return answer.problem(fault.status(), fault),
+        };
+        plan.decide_one(experiment, &asked.units, facts, decision);
+        if request.head.method != Method::Head {
+            record(plan, decision, desk, &asked, now);
+        }
+        let chosen = decision.chosen().first();
+        let head = answer.start(Status::Ok).header("X-Splitd-Version", plan.version());
+        let mut body = head.body(ContentType::Json);
+        body.push_str("{\"version\":");
+        body.push(plan.version_json());
+        body.push_str(",\"experiment\":");
+        body.push(plan.experiment_json(experiment));
+        body.push_str(",\"group\":");
+        body.push(chosen.map_or(b"null", |chosen| plan.group_json(chosen)));
+        if let Some(payload) = chosen.filter(|_| asked.scanned.payloads).and_then(|c| plan.payload_json(c)) {
+            body.push_str(",\"payload\":");
+            body.push(payload);
+        }
+        body.push_str("}");
+        body.finish();
+    }
+
+    /// One line of `/v1/batch`: an answer like that of `/v1/assign`, or a
+    /// problem document, and the rest of the batch goes on.
+    pub(super) fn batch_line(
+        &mut self,
+        options: u16,
+        line: &[u8],
+        scratch: &mut [u8],
+        now: Now,
+        out: &mut Out<'_>,
+    ) {
+        let App { plan, facts, decision, desk } = self;
+        let mut form = Form::new(plan, facts);
+        let asked = scan_request(line, scratch, &mut form)
+            .map(|scanned| Asked {
+                units: form.units,
+                scanned: Scanned {
+                    payloads: options & WITH_PAYLOADS != 0,
+                    exposure: options & WITHOUT_EXPOSURE == 0,
+                    ..scanned
+                },
+            })
+            .map_err(Fault::Scan)
+            .and_then(|asked| judge_types(plan, facts, desk).map(|()| asked));
+        match asked {
+            Ok(asked) => {
+                plan.decide(&asked.units, facts, decision);
+                record(plan, decision, desk, &asked, now);
+                write_all(plan, decision.chosen(), asked.scanned.payloads, out);
+            }
+            Err(fault) => out.push_problem(fault.status(), &fault),
+        }
+        out.push_str("\n");
+    }
+}
+
+/// Reads a whole request into units and facts.
+fn read<'a>(
+    plan: &Plan<'a>,
+    facts: &mut Facts,
+    desk: &Desk<'_>,
+    request: &Request<'a>,
+    scratch: &'a mut [u8],
+) -> Result<Asked<'a>, Fault<'a>> {
+    let mut form = Form::new(plan, facts);
+    let scanned = if request.head.method == Method::Post {
+        query_options(request.head.query).and_then(|options| {
+            let scanned = scan_request(request.body, scratch, &mut form)?;
+            Ok(Scanned { payloads: options.payloads, exposure: options.exposure, ..scanned })
+        })
+    } else {
+        scan_query(request.head.query.unwrap_or(""), scratch, &mut form)
+    };
+    let units = form.units;
+    let scanned = scanned.map_err(Fault::Scan)?;
+    judge_types(plan, facts, desk)?;
+    Ok(Asked { units, scanned })
+}
+
+/// Counts values of another type than declared; refuses them where the pool is strict.
+fn judge_types<'a>(plan: &Plan<'a>, facts: &Facts, desk: &Desk<'_>) -> Result<(), Fault<'a>> {
+    if !facts.mistyped_any() {
+        return Ok(());
+    }
+    desk.block.add(Family::AttributeFaults, facts.mistyped().count() as u64);
+    match facts.mistyped().next() {
+        Some(AttributeIndex(index)) if desk.options.validation_strict => {
+            Err(Fault::Mistyped { name: plan.attribute_name(AttributeIndex(index)) })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Commits the exposure of a decision, unless there is nothing to record. What
+/// the ring refuses is counted there, and is answered all the same.
+fn record(plan: &Plan<'_>, decision: &Decision, desk: &mut Desk<'_>, asked: &Asked<'_>, now: Now) {
+    let chosen = decision.chosen();
+    desk.block.add(Family::Assignments, chosen.len() as u64);
+    if !asked.scanned.exposure || (chosen.is_empty() && !desk.options.record_empty) {
+        return;
+    }
+    let Some(ring) = &mut desk.ring else { return };
+    let mut context: &[u8] = if desk.options.record_context { asked.scanned.context } else { b"" };
+    if context.len() > CONTEXT_SIZE_MAX {
+        desk.block.add(Family::ContextsLeftOut, 1);
+        context = b"";
+    }
+    let units = asked.units.iter().map(|unit| (unit.name, unit.value)).filter(|(_, value)| !value.is_empty());
+    let assignments = chosen.iter().map(|chosen| plan.exposure_fragment(chosen));
+    let id = ring.claim();
+    let bytes = record::encode(&mut desk.record, id, now.unix_us, plan.version(), units, assignments, context);
+    // The ring counts what it refuses.
+    let _ = ring.commit(bytes);
+}
+
+/// `{"version":…,"assignments":{…}}`, with payloads where they are asked for.
+fn write_all(plan: &Plan<'_>, chosen: &[Chosen], payloads: bool, out: &mut Out<'_>) {
+    out.push_str("{\"version\":");
+    out.push(plan.version_json());
+    out.push_str(",\"assignments\":{");
+    join(chosen.iter().map(|chosen| plan.answer_fragment(chosen)), out);
+    if payloads {
+        out.push_str("},\"payloads\":{");
+        join(chosen.iter().filter_map(|chosen| plan.payload_fragment(chosen)), out);
+    }
+    out.push_str("}}");
+}
+
+fn join<'p>(fragments: impl Iterator<Item = &'p [u8]>, out: &mut Out<'_>) {
+    let mut separator: &[u8] = b"";
+    for fragment in fragments {
+        out.push(separator);
+        out.push(fragment);
+        separator = b",";
+    }
+}

@@ -1,0 +1,28 @@
+//! splitd from outside: real processes, real sockets, real signals.
+
+mod bad_input;
+mod kills;
+mod lifecycle;
+mod support;
+mod vectors;
+
+/// A test for every I/O backend that there is.
+macro_rules! for_each_backend {
+    ($($(#[$attribute:meta])* $name:ident($io:ident) $body:block)*) => {
+        $(
+            mod $name {
+                #[allow(unused_imports, reason = "a body may be written without")]
+                use super::*;
+
+                fn check($io: &'static str) $body
+
+                #[test]
+                $(#[$attribute])*
+                fn epoll() {
+                    check("epoll");
+                }
+            }
+        )*
+    };
+}
+pub(crate) use for_each_backend;

@@ -1,0 +1,480 @@
+//! A real daemon, started from outside: its own temporary directory, its own
+//! free ports, and nothing left behind.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+/// How long a condition may take on a slow, busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The binary under test.
+pub fn splitd() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_splitd"))
+}
+
+/// A file of `tests/golden`.
+pub fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+/// Its lines.
+pub fn lines(name: &str) -> Vec<String> {
+    fs::read_to_string(golden(name)).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// Waits for a condition, not for time.
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} for: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// How to start a daemon.
+pub struct Plan {
+    pub io: &'static str,
+    pub workers: usize,
+    pub experiments: PathBuf,
+    pub sets: Vec<String>,
+}
+
+impl Plan {
+    pub fn new(io: &'static str, experiments: &str) -> Plan {
+        Plan { io, workers: 1, experiments: golden(experiments), sets: Vec::new() }
+    }
+
+    pub fn workers(mut self, count: usize) -> Plan {
+        self.workers = count;
+        self
+    }
+
+    pub fn set(mut self, set: &str) -> Plan {
+        self.sets.push(set.to_owned());
+        self
+    }
+
+    pub fn start(self) -> Daemon {
+        let directory = tempfile::tempdir().unwrap();
+        let experiments = directory.path().join("experiments.json");
+        fs::copy(&self.experiments, &experiments).unwrap();
+        let mut daemon = Daemon {
+            master: None,
+            ports: [free_port(), free_port(), free_port()],
+            directory,
+            plan: self,
+            expected: Vec::new(),
+            orphans: BTreeSet::new(),
+        };
+        daemon.start();
+        daemon
+    }
+}
+
+/// A running splitd with the pools assign, bulk and admin.
+pub struct Daemon {
+    master: Option<Child>,
+    ports: [u16; 3],
+    pub directory: tempfile::TempDir,
+    plan: Plan,
+    expected: Vec<&'static str>,
+    orphans: BTreeSet<i32>,
+}
+
+impl Daemon {
+    /// The command that starts it.
+    pub fn command(&self) -> Command {
+        let mut command = splitd();
+        let path = self.directory.path();
+        command.env_clear().env("PATH", "/usr/bin:/bin").current_dir(path);
+        command.arg("serve").arg("--experiments").arg(path.join("experiments.json"));
+        let [assign, bulk, admin] = self.ports;
+        let mut sets = vec![
+            format!("state_dir={}", path.join("state").display()),
+            format!("runtime_dir={}", path.join("run").display()),
+            format!("pool.assign.listen=127.0.0.1:{assign}"),
+            format!("pool.bulk.listen=127.0.0.1:{bulk}"),
+            format!("pool.admin.listen=127.0.0.1:{admin}"),
+            format!("pool.assign.workers={}", self.plan.workers),
+            "logger.ring_size=4MiB".to_owned(),
+        ];
+        for pool in ["assign", "bulk", "admin"] {
+            sets.push(format!("pool.{pool}.io={}", self.plan.io));
+        }
+        sets.extend(self.plan.sets.iter().cloned());
+        for set in sets {
+            command.arg("--set").arg(set);
+        }
+        command
+    }
+
+    /// Starts it (again, over what an earlier one left) and waits until it is ready.
+    pub fn start(&mut self) {
+        let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
+        let child = self.command().stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        self.master = Some(child);
+        wait_until("readyz", || {
+            if let Ok(Some(status)) = self.master.as_mut().unwrap().try_wait() {
+                panic!("splitd left with {status}:\n{}", self.log());
+            }
+            Client::try_connect(self.admin())
+                .and_then(|mut client| client.try_get("/readyz"))
+                .is_some_and(|response| response.status == 200)
+        });
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.directory.path().join("log")
+    }
+
+    pub fn assign(&self) -> u16 {
+        self.ports[0]
+    }
+
+    pub fn bulk(&self) -> u16 {
+        self.ports[1]
+    }
+
+    pub fn admin(&self) -> u16 {
+        self.ports[2]
+    }
+
+    pub fn state_dir(&self) -> PathBuf {
+        self.directory.path().join("state")
+    }
+
+    /// All that it has said.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    pub fn master_pid(&self) -> i32 {
+        self.master.as_ref().expect("running").id() as i32
+    }
+
+    /// Warnings and errors with this text are part of the test.
+    pub fn expect(&mut self, text: &'static str) {
+        self.expected.push(text);
+    }
+
+    /// Its children: pid and name (`assign/0`, `logger`).
+    pub fn children(&self) -> Vec<(i32, String)> {
+        let master = self.master_pid();
+        let list = fs::read_to_string(format!("/proc/{master}/task/{master}/children")).unwrap_or_default();
+        list.split_whitespace()
+            .filter_map(|pid| {
+                let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+                Some((pid.parse().ok()?, name.trim().to_owned()))
+            })
+            .collect()
+    }
+
+    /// The pid of the child with that name.
+    pub fn child(&self, name: &str) -> Option<i32> {
+        self.children().into_iter().find(|(_, child)| child == name).map(|(pid, _)| pid)
+    }
+
+    /// Kills the child with that name and waits until another has its place.
+    pub fn kill_child(&self, name: &str) {
+        let mut old = None;
+        wait_until(&format!("a child {name}"), || {
+            old = self.child(name);
+            old.is_some()
+        });
+        signal(old.unwrap(), Signal::SIGKILL);
+        wait_until(&format!("a successor of {name}"), || {
+            self.child(name).is_some_and(|new| Some(new) != old)
+        });
+    }
+
+    /// KILL to the master alone; its children go on as orphans.
+    pub fn kill_master(&mut self) -> Vec<i32> {
+        let children: Vec<i32> = self.children().into_iter().map(|(pid, _)| pid).collect();
+        self.orphans.extend(&children);
+        let mut master = self.master.take().unwrap();
+        master.kill().unwrap();
+        master.wait().unwrap();
+        children
+    }
+
+    /// TERM, and its exit code.
+    pub fn stop(&mut self) -> Option<i32> {
+        signal(self.master_pid(), Signal::SIGTERM);
+        self.wait()
+    }
+
+    /// Waits until the master has left; its exit code.
+    pub fn wait(&mut self) -> Option<i32> {
+        let mut code = None;
+        wait_until("the master's end", || {
+            let status = self.master.as_mut().unwrap().try_wait().unwrap();
+            code = status.and_then(|status| status.code());
+            status.is_some()
+        });
+        self.master = None;
+        code
+    }
+
+    /// One value of `/metrics`, summed over all lines that begin with `prefix`.
+    pub fn metric(&self, prefix: &str) -> u64 {
+        let text = Client::connect(self.admin()).get("/metrics").body;
+        let values = text.lines().filter(|line| line.starts_with(prefix));
+        values.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+    }
+
+    /// Every exposure that reached the sink, as `splitd events` prints it.
+    pub fn events(&self) -> Vec<Value> {
+        let output = splitd().arg("events").arg(self.state_dir()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout.lines().map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect()
+    }
+
+    fn unexpected(&self) -> Vec<String> {
+        let loud = |line: &&str| line.contains(" warn pid=") || line.contains(" error pid=");
+        let log = self.log();
+        let lines = log.lines().filter(loud);
+        lines
+            .filter(|line| !self.expected.iter().any(|text| line.contains(text)))
+            .map(str::to_owned)
+            .collect()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if self.master.is_some() {
+            self.orphans.extend(self.children().into_iter().map(|(pid, _)| pid));
+            let master = self.master.as_mut().unwrap();
+            let _ = master.kill();
+            let _ = master.wait();
+        }
+        for &orphan in &self.orphans {
+            // Ours by its directory: a pid may have been given to somebody else.
+            let ours = fs::read_to_string(format!("/proc/{orphan}/cmdline"))
+                .is_ok_and(|line| line.contains(self.directory.path().to_str().unwrap()));
+            if ours {
+                let _ = kill(Pid::from_raw(orphan), Signal::SIGKILL);
+            }
+        }
+        if std::thread::panicking() {
+            eprintln!("── log of the daemon ──\n{}", self.log());
+            return;
+        }
+        let unexpected = self.unexpected();
+        assert!(unexpected.is_empty(), "unexpected in the log:\n{}", unexpected.join("\n"));
+    }
+}
+
+pub fn signal(pid: i32, signal: Signal) {
+    kill(Pid::from_raw(pid), signal).unwrap();
+}
+
+/// An answer.
+#[derive(Debug, Clone)]
+pub struct Response {
+    pub status: u16,
+    pub head: String,
+    pub body: String,
+}
+
+impl Response {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().skip(1).find_map(|line| {
+            let (key, value) = line.split_once(':')?;
+            key.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+/// A keep-alive connection.
+pub struct Client {
+    stream: BufReader<TcpStream>,
+}
+
+impl Client {
+    pub fn connect(port: u16) -> Client {
+        Client::try_connect(port).expect("it listens")
+    }
+
+    pub fn try_connect(port: u16) -> Option<Client> {
+        let stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        stream.set_nodelay(true).ok()?;
+        Some(Client { stream: BufReader::new(stream) })
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) -> bool {
+        self.stream.get_mut().write_all(bytes).is_ok()
+    }
+
+    /// The same connection, for a thread that only writes.
+    pub fn clone_stream(&self) -> TcpStream {
+        self.stream.get_ref().try_clone().unwrap()
+    }
+
+    pub fn shutdown_write(&self) {
+        self.stream.get_ref().shutdown(Shutdown::Write).unwrap();
+    }
+
+    /// One answer; none if the connection ended before it was whole.
+    pub fn receive(&mut self) -> Option<Response> {
+        self.receive_to("GET")
+    }
+
+    pub fn receive_to(&mut self, method: &str) -> Option<Response> {
+        let mut head = String::new();
+        loop {
+            let before = head.len();
+            if self.stream.read_line(&mut head).ok()? == 0 {
+                return None;
+            }
+            if &head[before..] == "\r\n" {
+                break;
+            }
+        }
+        let status = head.split(' ').nth(1)?.parse().ok()?;
+        let response = Response { status, head, body: String::new() };
+        let mut body = Vec::new();
+        if method != "HEAD" && status != 100 {
+            if response.header("transfer-encoding") == Some("chunked") {
+                loop {
+                    let mut line = String::new();
+                    self.stream.read_line(&mut line).ok()?;
+                    let size = usize::from_str_radix(line.trim(), 16).ok()?;
+                    let mut chunk = vec![0; size + 2];
+                    self.stream.read_exact(&mut chunk).ok()?;
+                    body.extend_from_slice(&chunk[..size]);
+                    if size == 0 {
+                        break;
+                    }
+                }
+            } else if let Some(size) = response.header("content-length") {
+                body = vec![0; size.parse().ok()?];
+                self.stream.read_exact(&mut body).ok()?;
+            } else {
+                self.stream.read_to_end(&mut body).ok()?;
+            }
+        }
+        Some(Response { body: String::from_utf8(body).ok()?, ..response })
+    }
+
+    /// Whether the peer has closed, waiting for it.
+    pub fn closed(&mut self) -> bool {
+        let mut rest = Vec::new();
+        self.stream.read_to_end(&mut rest).is_err() || rest.is_empty()
+    }
+
+    pub fn try_get(&mut self, target: &str) -> Option<Response> {
+        self.send(format!("GET {target} HTTP/1.1\r\nHost: t\r\n\r\n").as_bytes());
+        self.receive()
+    }
+
+    pub fn get(&mut self, target: &str) -> Response {
+        self.try_get(target).expect("an answer")
+    }
+
+    pub fn try_post(&mut self, target: &str, body: &str) -> Option<Response> {
+        self.send(post(target, body).as_bytes());
+        self.receive()
+    }
+
+    pub fn post(&mut self, target: &str, body: &str) -> Response {
+        self.try_post(target, body).expect("an answer")
+    }
+}
+
+/// The bytes of a POST.
+pub fn post(target: &str, body: &str) -> String {
+    format!("POST {target} HTTP/1.1\r\nHost: t\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+/// Clients that ask without pause, each request for a user of its own.
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    answered: Arc<AtomicU64>,
+    threads: Vec<std::thread::JoinHandle<(Vec<String>, Vec<String>)>>,
+}
+
+/// What became of a load's requests, by user.
+pub struct Outcome {
+    pub answered: Vec<String>,
+    /// Sent, but the connection ended before the answer.
+    pub unanswered: Vec<String>,
+}
+
+impl Load {
+    pub fn start(port: u16, clients: usize) -> Load {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let stop = Arc::new(AtomicBool::new(false));
+        let answered = Arc::new(AtomicU64::new(0));
+        let threads = (0..clients)
+            .map(|_| {
+                let (stop, answered) = (stop.clone(), answered.clone());
+                std::thread::spawn(move || {
+                    let (mut good, mut bad) = (Vec::new(), Vec::new());
+                    let mut client = None;
+                    while !stop.load(Ordering::Relaxed) {
+                        let Some(open) = client.as_mut().or_else(|| {
+                            client = Client::try_connect(port);
+                            client.as_mut()
+                        }) else {
+                            std::thread::sleep(Duration::from_millis(1));
+                            continue;
+                        };
+                        let user = format!("load-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+                        let body = format!("{{\"units\":{{\"user_id\":\"{user}\"}}}}");
+                        match open.try_post("/v1/assign", &body) {
+                            Some(response) if response.status == 200 => {
+                                answered.fetch_add(1, Ordering::Relaxed);
+                                good.push(user);
+                            }
+                            Some(response) => panic!("{response:?}"),
+                            None => {
+                                bad.push(user);
+                                client = None;
+                            }
+                        }
+                    }
+                    (good, bad)
+                })
+            })
+            .collect();
+        Load { stop, answered, threads }
+    }
+
+    /// Waits until so many more were answered.
+    pub fn more(&self, count: u64) {
+        let target = self.answered.load(Ordering::Relaxed) + count;
+        wait_until("answers under load", || self.answered.load(Ordering::Relaxed) >= target);
+    }
+
+    pub fn stop(self) -> Outcome {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut outcome = Outcome { answered: Vec::new(), unanswered: Vec::new() };
+        for thread in self.threads {
+            let (good, bad) = thread.join().expect("no client met a refusal");
+            outcome.answered.extend(good);
+            outcome.unanswered.extend(bad);
+        }
+        outcome
+    }
+}
