@@ -12,11 +12,7 @@ pub fn scan_request<'a, F: Fields<'a>>(
     fields: &mut F,
 ) -> Result<Scanned<'a>, ScanFault<'a>> {
     let _ = (body, scratch, fields);
-    Ok(Scanned {
-        context: b"",
-        payloads: false,
-        exposure: true,
-    })
+    Ok(Scanned { context: b"", payloads: false, exposure: true })
 }
 
 /// Hands `text`, escaped for the inside of a JSON string, to `push` in pieces.

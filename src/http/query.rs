@@ -21,11 +21,7 @@ pub fn scan_query<'a, F: Fields<'a>>(
     fields: &mut F,
 ) -> Result<Scanned<'a>, ScanFault<'a>> {
     let _ = (query, scratch, fields);
-    Ok(Scanned {
-        context: b"",
-        payloads: false,
-        exposure: true,
-    })
+    Ok(Scanned { context: b"", payloads: false, exposure: true })
 }
 
 /// The request's own options from a query string; all other names are passed
@@ -35,10 +31,7 @@ pub fn scan_query<'a, F: Fields<'a>>(
 /// Bad percent escapes; `payloads` or `exposure` neither `true` nor `false`.
 pub fn query_options(query: Option<&str>) -> Result<QueryOptions, ScanFault<'_>> {
     let _ = query;
-    Ok(QueryOptions {
-        payloads: false,
-        exposure: true,
-    })
+    Ok(QueryOptions { payloads: false, exposure: true })
 }
 
 /// Decodes `%XX` once; `+` is a plus. Borrows where nothing is encoded, else

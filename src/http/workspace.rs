@@ -85,18 +85,9 @@ impl Workspace {
     /// Where a limit is zero, or too large for a connection's 32-bit sizes.
     #[must_use]
     pub fn new(limits: Limits, answer_size_max: usize) -> Self {
-        assert!(
-            limits.head_size_max > 0 && limits.head_size_max <= 1 << 20,
-            "head_size_max"
-        );
-        assert!(
-            limits.body_size_max > 0 && limits.body_size_max <= 1 << 30,
-            "body_size_max"
-        );
-        assert!(
-            limits.carry_count > 0 && limits.pending_output_count > 0,
-            "slot counts"
-        );
+        assert!(limits.head_size_max > 0 && limits.head_size_max <= 1 << 20, "head_size_max");
+        assert!(limits.body_size_max > 0 && limits.body_size_max <= 1 << 30, "body_size_max");
+        assert!(limits.carry_count > 0 && limits.pending_output_count > 0, "slot counts");
         assert!(answer_size_max <= 64 << 20, "answer_size_max");
         let slot_size = (limits.head_size_max + limits.body_size_max).max(limits::READ_BUFFER_SIZE);
         let output = OutputBuffer::new(answer_size_max + ANSWER_SLACK_SIZE);
@@ -162,11 +153,7 @@ pub(super) struct Pool {
 impl Pool {
     fn new(count: usize, slot_size: usize) -> Self {
         let count_u32 = u32::try_from(count).expect("a slot's number fits 32 bits");
-        Self {
-            bytes: zeroed(count * slot_size),
-            slot_size,
-            free: (0..count_u32).rev().collect(),
-        }
+        Self { bytes: zeroed(count * slot_size), slot_size, free: (0..count_u32).rev().collect() }
     }
 
     /// A free slot, the one freed last first.
@@ -207,12 +194,7 @@ pub(super) struct OutputBuffer {
 impl OutputBuffer {
     /// With room for one answer of `answer_room` and a batch of smaller ones.
     pub(super) fn new(answer_room: usize) -> Self {
-        Self {
-            bytes: zeroed(answer_room + OUTPUT_BATCH_SIZE),
-            start: 0,
-            end: 0,
-            answer_room,
-        }
+        Self { bytes: zeroed(answer_room + OUTPUT_BATCH_SIZE), start: 0, end: 0, answer_room }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -275,10 +257,7 @@ pub(super) struct DateLine {
 
 impl DateLine {
     fn new() -> Self {
-        let mut date = Self {
-            line: *b"Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n",
-            second: 0,
-        };
+        let mut date = Self { line: *b"Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n", second: 0 };
         date.write(0);
         date
     }
@@ -312,15 +291,9 @@ mod tests {
     #[test]
     fn the_date_follows_the_time_it_is_given() {
         let mut workspace = Workspace::new(Limits::default(), 1024);
-        workspace.set_time(Now {
-            mono_ns: 0,
-            unix_us: 784_111_777_123_456,
-        });
+        workspace.set_time(Now { mono_ns: 0, unix_us: 784_111_777_123_456 });
         assert_eq!(workspace.date.line(), b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n");
-        workspace.set_time(Now {
-            mono_ns: 0,
-            unix_us: i64::MAX,
-        });
+        workspace.set_time(Now { mono_ns: 0, unix_us: i64::MAX });
         assert_eq!(workspace.date.line(), b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n");
     }
 

@@ -48,10 +48,7 @@ impl<'s> Report<'s> {
 
     /// A value's place.
     pub fn place(&self, node: &Node<'s, '_>) -> Place {
-        Place {
-            pointer: node.pointer(),
-            offset: self.offset(node),
-        }
+        Place { pointer: node.pointer(), offset: self.offset(node) }
     }
 
     /// A value's bytes from the file's start.
@@ -72,9 +69,7 @@ impl<'s> Report<'s> {
         self.count.set(self.count.get() + 1);
         if self.count.get() <= FAULT_COUNT_MAX {
             let (Place { pointer, offset }, message) = fault();
-            self.faults
-                .borrow_mut()
-                .push((offset, Fault { pointer, message }));
+            self.faults.borrow_mut().push((offset, Fault { pointer, message }));
         }
     }
 
@@ -93,17 +88,9 @@ impl<'s> Report<'s> {
         let mut faults = self.faults.into_inner();
         faults.sort_by_key(|(offset, _)| *offset);
         let mut faults: Vec<Fault> = faults.into_iter().map(|(_, fault)| fault).collect();
-        if let Some(more) = self
-            .count
-            .get()
-            .checked_sub(FAULT_COUNT_MAX)
-            .filter(|more| *more > 0)
-        {
+        if let Some(more) = self.count.get().checked_sub(FAULT_COUNT_MAX).filter(|more| *more > 0) {
             let message = format!("and at least {more} more; mend these first");
-            faults.push(Fault {
-                pointer: String::new(),
-                message,
-            });
+            faults.push(Fault { pointer: String::new(), message });
         }
         faults
     }
@@ -129,9 +116,7 @@ impl<'s> Report<'s> {
                 nearest = Some((distance, name));
             }
         }
-        nearest.map_or_else(String::new, |(_, name)| {
-            format!("; did you mean `{}`?", short(name))
-        })
+        nearest.map_or_else(String::new, |(_, name)| format!("; did you mean `{}`?", short(name)))
     }
 }
 
@@ -139,15 +124,8 @@ impl<'s> Report<'s> {
 pub(super) fn line_column(text: &[u8], offset: usize) -> (usize, usize) {
     let before = &text[..offset.min(text.len())];
     let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-    let line_start = before
-        .iter()
-        .rposition(|byte| *byte == b'\n')
-        .map_or(0, |newline| newline + 1);
-    let column = before[line_start..]
-        .iter()
-        .filter(|byte| **byte & 0xC0 != 0x80)
-        .count()
-        + 1;
+    let line_start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
+    let column = before[line_start..].iter().filter(|byte| **byte & 0xC0 != 0x80).count() + 1;
     (line, column)
 }
 

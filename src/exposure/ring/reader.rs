@@ -51,23 +51,14 @@ impl Position {
 
     fn check(&self, state: u64) -> u64 {
         let parts = [state, self.consumed, self.corrupt, self.expected, self.pending];
-        let check = parts
-            .iter()
-            .fold(0, |crc, part| crc32c::crc32c_append(crc, &part.to_le_bytes()));
+        let check = parts.iter().fold(0, |crc, part| crc32c::crc32c_append(crc, &part.to_le_bytes()));
         u64::from(check)
     }
 
     /// Writes the slot and then puts it in force.
     pub(super) fn store(&self, words: &[AtomicU64], slot: usize) {
         let state = self.head | slot as u64;
-        let parts = [
-            state,
-            self.consumed,
-            self.corrupt,
-            self.expected,
-            self.pending,
-            self.check(state),
-        ];
+        let parts = [state, self.consumed, self.corrupt, self.expected, self.pending, self.check(state)];
         // Whoever reads a word of this slot's new state, and then the state
         // word, sees that the slot's old state is no longer in force.
         fence(Release);
@@ -89,24 +80,15 @@ impl Position {
             pending: get(words, at + 4),
         };
         let sound = get(words, at) == state && get(words, at + 5) == position.check(state);
-        (sound && position.head.is_multiple_of(8))
-            .then_some(position)
-            .ok_or(RingFault::State { state })
+        (sound && position.head.is_multiple_of(8)).then_some(position).ok_or(RingFault::State { state })
     }
 }
 
 /// What stands at a position, as far as its first words say.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Frame {
-    Record {
-        size: u64,
-        payload_size: u32,
-        crc: u32,
-        seq: u64,
-    },
-    Pad {
-        size: u64,
-    },
+    Record { size: u64, payload_size: u32, crc: u32, seq: u64 },
+    Pad { size: u64 },
     Broken,
 }
 
@@ -128,12 +110,7 @@ pub(super) fn frame(words: &[AtomicU64], capacity: u64, position: u64, tail: u64
     if payload_size == 0 || payload_size as usize > EXPOSURE_SIZE_MAX || size > room {
         return Frame::Broken;
     }
-    Frame::Record {
-        size,
-        payload_size,
-        crc: (first >> 32) as u32,
-        seq: get(words, at + 1),
-    }
+    Frame::Record { size, payload_size, crc: (first >> 32) as u32, seq: get(words, at + 1) }
 }
 
 /// What one [`Reader::next`] did.
@@ -271,21 +248,11 @@ impl<W: AsRef<[AtomicU64]>> Reader<W> {
                         false => self.skip(),
                     });
                 }
-                Frame::Record {
-                    size,
-                    payload_size,
-                    crc,
-                    seq,
-                } => {
+                Frame::Record { size, payload_size, crc, seq } => {
                     let begin = out.len();
                     self.copy(self.position.head, payload_size as usize, out);
                     // The copy is checked, not the shared words: they may change.
-                    let found = bind(
-                        crc32c::crc32c(&out[begin..]),
-                        self.position.head,
-                        payload_size,
-                        seq,
-                    );
+                    let found = bind(crc32c::crc32c(&out[begin..]), self.position.head, payload_size, seq);
                     if found != crc || !(self.position.expected..SEQ_END).contains(&seq) {
                         out.truncate(begin);
                         return Ok(self.skip());
@@ -380,10 +347,7 @@ impl<W: AsRef<[AtomicU64]>> Reader<W> {
             at = if budget == 0 { self.tail } else { at + 8 };
         }
         self.position.head = at;
-        Step::Damaged {
-            position,
-            size: at - position,
-        }
+        Step::Damaged { position, size: at - position }
     }
 
     fn is_sound(&self, position: u64) -> bool {
@@ -398,19 +362,9 @@ impl<W: AsRef<[AtomicU64]>> Reader<W> {
             Frame::Broken => false,
             Frame::Pad { .. } => true,
             Frame::Record { seq, .. } if !(self.position.expected..SEQ_END).contains(&seq) => false,
-            Frame::Record {
-                size,
-                payload_size,
-                crc,
-                seq,
-            } => {
+            Frame::Record { size, payload_size, crc, seq } => {
                 *budget = budget.saturating_sub(size);
-                bind(
-                    self.payload_crc(position, payload_size),
-                    position,
-                    payload_size,
-                    seq,
-                ) == crc
+                bind(self.payload_crc(position, payload_size), position, payload_size, seq) == crc
             }
         }
     }
