@@ -194,7 +194,8 @@ fn record(plan: &Plan<'_>, decision: &Decision, desk: &mut Desk<'_>, asked: &Ask
     let units = asked.units.iter().map(|unit| (unit.name, unit.value)).filter(|(_, value)| !value.is_empty());
     let assignments = chosen.iter().map(|chosen| plan.exposure_fragment(chosen));
     let id = ring.claim();
-    let bytes = record::encode(&mut desk.record, id, now.unix_us, plan.version(), units, assignments, context);
+    let bytes =
+        record::encode(&mut desk.record, id, now.unix_us, plan.version(), units, assignments, context);
     // The ring counts what it refuses.
     let _ = ring.commit(bytes);
 }
