@@ -29,3 +29,4 @@
 pub mod proto;
 pub mod record;
 pub mod ring;
+pub mod stream;

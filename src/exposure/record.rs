@@ -129,27 +129,17 @@ pub fn unframe(bytes: &[u8]) -> Framed<'_> {
             return unframe_message(bytes, index + 1, length);
         }
     }
-    if bytes.len() < LENGTH_SIZE_MAX {
-        Framed::Cut
-    } else {
-        Framed::Broken
-    }
+    if bytes.len() < LENGTH_SIZE_MAX { Framed::Cut } else { Framed::Broken }
 }
 
 fn unframe_message(bytes: &[u8], begin: usize, length: usize) -> Framed<'_> {
-    let starts_well = bytes[begin..]
-        .iter()
-        .zip([ID, 16])
-        .all(|(byte, want)| *byte == want);
+    let starts_well = bytes[begin..].iter().zip([ID, 16]).all(|(byte, want)| *byte == want);
     if !(18..=crate::limits::EXPOSURE_SIZE_MAX).contains(&length) || !starts_well {
         return Framed::Broken;
     }
     match bytes.get(begin..begin + length) {
         None => Framed::Cut,
-        Some(message) => Framed::Whole {
-            message,
-            size: begin + length,
-        },
+        Some(message) => Framed::Whole { message, size: begin + length },
     }
 }
 
@@ -177,24 +167,16 @@ mod tests {
     }
 
     fn assignment() -> impl Strategy<Value = Assignment> {
-        (
-            any::<i64>(),
-            any::<i32>(),
-            ".{0,40}",
-            "[a-z]{1,9}",
-            any::<bool>(),
-            "[a-z_]{1,9}",
+        (any::<i64>(), any::<i32>(), ".{0,40}", "[a-z]{1,9}", any::<bool>(), "[a-z_]{1,9}").prop_map(
+            |(experiment_id, run_id, experiment, group, forced, unit)| Assignment {
+                experiment_id,
+                run_id,
+                experiment,
+                group,
+                forced,
+                unit,
+            },
         )
-            .prop_map(
-                |(experiment_id, run_id, experiment, group, forced, unit)| Assignment {
-                    experiment_id,
-                    run_id,
-                    experiment,
-                    group,
-                    forced,
-                    unit,
-                },
-            )
     }
 
     proptest! {
@@ -235,25 +217,14 @@ mod tests {
 
     #[test]
     fn an_id_is_instance_ring_and_number_in_big_endian() {
-        let id = ExposureId {
-            instance: 0x0102_0304_0506_0708,
-            ring: 0x090a,
-            seq: 0x0b0c_0d0e_0f10,
-        };
-        assert_eq!(
-            id.to_bytes(),
-            [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]
-        );
+        let id = ExposureId { instance: 0x0102_0304_0506_0708, ring: 0x090a, seq: 0x0b0c_0d0e_0f10 };
+        assert_eq!(id.to_bytes(), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]);
         assert_eq!(id.to_string(), "0102030405060708090a0b0c0d0e0f10");
     }
 
     #[test]
     fn a_cut_message_is_told_from_a_broken_one() {
-        let id = ExposureId {
-            instance: 1,
-            ring: 2,
-            seq: 3,
-        };
+        let id = ExposureId { instance: 1, ring: 2, seq: 3 };
         let mut out = Vec::new();
         let bytes = encode(&mut out, id, 5, "v", [("user_id", "42")], [], &[b'x'; 200]).to_vec();
         for size in 0..bytes.len() {
@@ -262,30 +233,15 @@ mod tests {
         assert!(is_framed(&bytes));
         assert_eq!(unframe(&[0; 64]), Framed::Broken);
         assert_eq!(unframe(&[0xff; 64]), Framed::Broken);
-        assert_eq!(
-            unframe(b"\x20not an id, but long enough to be one"),
-            Framed::Broken
-        );
+        assert_eq!(unframe(b"\x20not an id, but long enough to be one"), Framed::Broken);
     }
 
     #[test]
     fn nothing_is_allocated_once_the_buffer_is_large_enough() {
-        let id = ExposureId {
-            instance: 1,
-            ring: 2,
-            seq: 3,
-        };
+        let id = ExposureId { instance: 1, ring: 2, seq: 3 };
         let mut out = Vec::with_capacity(400);
         let before = (out.as_ptr(), out.capacity());
-        let _ = encode(
-            &mut out,
-            id,
-            5,
-            "v",
-            [("user_id", "42")],
-            [&[0x2a; 100][..]],
-            &[b'x'; 200],
-        );
+        let _ = encode(&mut out, id, 5, "v", [("user_id", "42")], [&[0x2a; 100][..]], &[b'x'; 200]);
         assert_eq!((out.as_ptr(), out.capacity()), before);
     }
 
@@ -302,10 +258,7 @@ mod tests {
                 && !message.is_empty()
             {
                 let field = left.rsplit(' ').next().unwrap_or_default().to_owned();
-                messages
-                    .get_mut(&message)
-                    .unwrap()
-                    .insert(field, number.parse().unwrap());
+                messages.get_mut(&message).unwrap().insert(field, number.parse().unwrap());
             }
         }
         messages

@@ -192,10 +192,7 @@ pub enum Refused {
 /// If `ring_size` is no power of two from 64 bytes to 64 GiB.
 #[must_use]
 pub fn region_size(ring_size: usize) -> usize {
-    assert!(
-        capacity_is_sound(ring_size as u64),
-        "a ring's size is a power of two"
-    );
+    assert!(capacity_is_sound(ring_size as u64), "a ring's size is a power of two");
     HEADER_WORDS * 8 + ring_size
 }
 
@@ -209,9 +206,7 @@ fn capacity_is_sound(capacity: u64) -> bool {
 /// # Panics
 /// If the region's size is not one that [`region_size`] gives.
 pub fn format(words: &[AtomicU64], identity: Identity) {
-    let capacity = (words.len() as u64)
-        .saturating_sub(HEADER_WORDS as u64)
-        .saturating_mul(8);
+    let capacity = (words.len() as u64).saturating_sub(HEADER_WORDS as u64).saturating_mul(8);
     assert!(capacity_is_sound(capacity), "a region made for a ring");
     for index in 0..HEADER_WORDS {
         put(words, index, 0, Relaxed);
@@ -242,17 +237,11 @@ fn identify(words: &[AtomicU64]) -> Result<(Identity, u64), RingFault> {
     let capacity = get(words, AT_CAPACITY);
     let mapped = (words.len() - HEADER_WORDS) as u64 * 8;
     if !capacity_is_sound(capacity) || capacity > mapped {
-        return Err(RingFault::Capacity {
-            capacity,
-            words: words.len(),
-        });
+        return Err(RingFault::Capacity { capacity, words: words.len() });
     }
     let place = get(words, AT_PLACE);
-    let identity = Identity {
-        instance: get(words, AT_INSTANCE),
-        ring: place as u16,
-        slot: (place >> 16) as u16,
-    };
+    let identity =
+        Identity { instance: get(words, AT_INSTANCE), ring: place as u16, slot: (place >> 16) as u16 };
     Ok((identity, capacity))
 }
 
@@ -267,9 +256,7 @@ pub fn identity(words: &[AtomicU64]) -> Result<Identity, RingFault> {
 fn check_positions(head: u64, tail: u64, capacity: u64) -> Result<(), RingFault> {
     let sound =
         tail.checked_sub(head).is_some_and(|size| size <= capacity) && (head | tail).is_multiple_of(8);
-    (sound && tail < POSITION_END)
-        .then_some(())
-        .ok_or(RingFault::Tail { head, tail, capacity })
+    (sound && tail < POSITION_END).then_some(()).ok_or(RingFault::Tail { head, tail, capacity })
 }
 
 /// Every load of a header word that needs no order.
@@ -381,11 +368,7 @@ impl<'r> Writer<'r> {
         put(self.words, AT_NEXT_SEQ, self.next_seq, Relaxed);
         // The number is used before anything else of the push can be seen.
         fence(Release);
-        ExposureId {
-            instance: self.identity.instance,
-            ring: self.identity.ring,
-            seq,
-        }
+        ExposureId { instance: self.identity.instance, ring: self.identity.ring, seq }
     }
 
     /// Steps 2 to 4: room, write, one release store. The payload is the

@@ -1,1 +1,314 @@
-//! logger/drain
+//! The drain: takes exposures out of all rings in fair turns, makes batches of
+//! them, and moves each ring's head once the sink has what lies before it.
+//!
+//! Invariants
+//! - Batches go to the sink and come back in one order, so a ring's confirmed
+//!   position only grows, and never passes an exposure that is not safe.
+//! - In a turn a ring gives at most `RING_TURN_SIZE` while others wait; the next
+//!   batch begins where the last one stopped.
+//! - Its memory is the fixed set of batches.
+//!
+//! **Counts that survive a kill.** What was delivered of this instance's rings is
+//! read off the rings' own reader states, which moved together with the heads: a
+//! logger killed between a write and its confirmation neither loses nor doubles
+//! a count. Of earlier instances' rings, which vanish, it is added up as it
+//! happens, and may miss what was under way at a kill.
+
+use std::io;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use super::batch::{Batch, SourceKey};
+use super::sink::{Done, Handle, SinkOptions};
+use super::sources::{Source, Sources};
+use crate::clock::Now;
+use crate::exposure::record;
+use crate::exposure::ring::Step;
+use crate::limits::{BATCH_COUNT, RING_TURN_SIZE};
+use crate::metrics::{Block, Family};
+
+/// How often rings are looked for, and damage is reported.
+const SCAN_INTERVAL: Duration = Duration::from_millis(200);
+/// Cells of the delivered and corrupt families: this instance's rings, earlier ones'.
+const EARLIER: usize = 1;
+
+/// What one turn found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// Every ring is read to its end.
+    Idle,
+    /// There may be more to read now.
+    Busy,
+    /// All batches are with the sink.
+    Blocked,
+}
+
+/// The sink's thread is gone: a bug, and nothing can be delivered any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the sink's thread has ended")]
+pub struct SinkGone;
+
+/// What the sink had counted when it was last carried over.
+#[derive(Debug, Default)]
+struct Carried {
+    bytes: u64,
+    errors: u64,
+    evicted: u64,
+}
+
+/// The drain and the sink's thread behind it.
+#[derive(Debug)]
+pub struct Drain<'m> {
+    sources: Sources,
+    sink: Handle,
+    free: Vec<Batch>,
+    metrics: Block<'m>,
+    carried: Carried,
+    scanned: Option<Now>,
+    scan_failing: bool,
+    /// The ring that begins the next batch.
+    first: SourceKey,
+    /// Damage of this instance's rings as last shown: it must not go back.
+    corrupt_shown: u64,
+}
+
+impl<'m> Drain<'m> {
+    /// Starts the sink's thread; rings are found in the first turn.
+    ///
+    /// # Errors
+    /// If the system refuses a thread.
+    pub fn start(sources: Sources, sink: &SinkOptions, metrics: Block<'m>) -> io::Result<Drain<'m>> {
+        Ok(Drain {
+            sources,
+            sink: Handle::start(sink, BATCH_COUNT)?,
+            free: (0..BATCH_COUNT).map(|_| Batch::new()).collect(),
+            metrics,
+            carried: Carried::default(),
+            scanned: None,
+            scan_failing: false,
+            first: 0,
+            corrupt_shown: 0,
+        })
+    }
+
+    /// One turn: confirms what came back, looks for rings when it is time, and
+    /// makes one batch of what waits.
+    ///
+    /// # Errors
+    /// If the sink's thread is gone.
+    pub fn turn(&mut self, now: Now) -> Result<Turn, SinkGone> {
+        self.take_back()?;
+        if self.scanned.is_none_or(|at| now.since(at) >= SCAN_INTERVAL) {
+            self.scan(now);
+        }
+        let Some(mut batch) = self.free.pop() else {
+            return Ok(Turn::Blocked);
+        };
+        let is_full = self.fill(&mut batch);
+        if batch.reached.is_empty() {
+            self.free.push(batch);
+            return Ok(Turn::Idle);
+        }
+        self.sink.send(batch).map_err(|_| SinkGone)?;
+        Ok(if is_full { Turn::Busy } else { Turn::Idle })
+    }
+
+    /// Nothing waits and nothing is under way.
+    pub fn is_empty(&mut self) -> bool {
+        self.free.len() == BATCH_COUNT && self.sources.rings.values_mut().all(Source::is_empty)
+    }
+
+    /// Nothing is with the sink.
+    #[must_use]
+    pub fn is_confirmed(&self) -> bool {
+        self.free.len() == BATCH_COUNT
+    }
+
+    /// No worker holds any ring.
+    #[must_use]
+    pub fn have_no_writer(&self) -> bool {
+        self.sources.have_no_writer()
+    }
+
+    /// Looks for rings now.
+    pub fn scan(&mut self, now: Now) {
+        self.scanned = Some(now);
+        let failed = self.sources.scan();
+        if let (Err(fault), false) = (&failed, self.scan_failing) {
+            log::error!("event=rings_unreadable error=\"{fault}\"");
+        }
+        self.scan_failing = failed.is_err();
+        for source in self.sources.rings.values_mut() {
+            source.reader.beat();
+            if source.damage.0 > 0 {
+                let (count, size) = std::mem::take(&mut source.damage);
+                log::error!(
+                    "event=ring_damaged file={} places={count} bytes={size} skipped",
+                    source.path.display()
+                );
+            }
+        }
+        self.show();
+    }
+
+    /// No batch follows. The sink syncs, and hangs up when it is done; waits for
+    /// that as long as `wait`, and says whether it came.
+    #[must_use]
+    pub fn finish(mut self, wait: Duration, give_up: bool) -> bool {
+        if give_up {
+            self.sink.give_up();
+        }
+        self.sink.finish();
+        let deadline = std::time::Instant::now() + wait;
+        loop {
+            match self.sink.done.recv_deadline(deadline) {
+                Ok(done) => self.confirm(done),
+                Err(crossbeam_channel::RecvTimeoutError::Disconnected) => {
+                    self.show();
+                    return true;
+                }
+                Err(crossbeam_channel::RecvTimeoutError::Timeout) => return false,
+            }
+        }
+    }
+
+    fn take_back(&mut self) -> Result<(), SinkGone> {
+        let mut confirmed = false;
+        loop {
+            match self.sink.done.try_recv() {
+                Ok(done) => {
+                    self.confirm(done);
+                    confirmed = true;
+                }
+                Err(crossbeam_channel::TryRecvError::Empty) => break,
+                Err(crossbeam_channel::TryRecvError::Disconnected) => return Err(SinkGone),
+            }
+        }
+        if confirmed {
+            self.show();
+        }
+        Ok(())
+    }
+
+    fn confirm(&mut self, done: Done) {
+        let Done { mut batch, delivered } = done;
+        for (key, position) in &batch.reached {
+            // A ring goes only when it is empty and confirmed, so it is still there.
+            let Some(source) = self.sources.rings.get_mut(key) else {
+                continue;
+            };
+            if !delivered {
+                continue;
+            }
+            let before = source.reader.confirmed();
+            source.reader.confirm(*position);
+            if !source.own {
+                let delivered = position.consumed().wrapping_sub(before.consumed());
+                let corrupt = position.corrupt().wrapping_sub(before.corrupt());
+                self.metrics.add_at(Family::ExposuresDelivered, EARLIER, delivered);
+                self.metrics.add_at(Family::ExposuresCorrupt, EARLIER, corrupt);
+            }
+        }
+        batch.clear();
+        self.free.push(batch);
+    }
+
+    /// Makes a batch of what waits; true if it was filled before all was read.
+    fn fill(&mut self, batch: &mut Batch) -> bool {
+        let is_full = self.fill_bytes(batch);
+        for (key, source) in &mut self.sources.rings {
+            let position = source.reader.position();
+            if position != source.batched {
+                source.batched = position;
+                batch.reached.push((*key, position));
+            }
+        }
+        is_full
+    }
+
+    /// Goes round all rings, from the one that had to wait last, until they are
+    /// read to their ends or the batch is full.
+    fn fill_bytes(&mut self, batch: &mut Batch) -> bool {
+        let first = self.first;
+        loop {
+            let mut waiting = false;
+            // Twice the map, the part behind `first` and the part before it: once round.
+            for part in [first..SourceKey::MAX, 0..first] {
+                for (key, source) in self.sources.rings.range_mut(part) {
+                    match take_turn(source, batch) {
+                        Given::All => {}
+                        Given::Some => waiting = true,
+                        Given::BatchFull => {
+                            self.first = *key;
+                            return true;
+                        }
+                    }
+                }
+            }
+            if !waiting {
+                return false;
+            }
+        }
+    }
+
+    /// Carries the counts into the metrics.
+    fn show(&mut self) {
+        let own = || self.sources.rings.values().filter(|source| source.own);
+        let delivered: u64 = own().map(|source| source.reader.confirmed().consumed()).sum();
+        let corrupt: u64 = own().map(|source| source.reader.corrupt()).sum();
+        self.corrupt_shown = self.corrupt_shown.max(corrupt);
+        self.metrics.set(Family::ExposuresDelivered, delivered);
+        self.metrics.set(Family::ExposuresCorrupt, self.corrupt_shown);
+        let counts = &self.sink.counts;
+        self.metrics.set(Family::SinkFiles, counts.files.load(Relaxed));
+        let carry = |family, now: u64, before: &mut u64| {
+            self.metrics.add(family, now - *before);
+            *before = now;
+        };
+        carry(Family::SinkBytes, counts.bytes.load(Relaxed), &mut self.carried.bytes);
+        carry(Family::SinkErrors, counts.errors.load(Relaxed), &mut self.carried.errors);
+        carry(Family::ExposuresEvicted, counts.evicted.load(Relaxed), &mut self.carried.evicted);
+    }
+}
+
+/// What a ring gave in its turn.
+enum Given {
+    All,
+    Some,
+    BatchFull,
+}
+
+fn take_turn(source: &mut Source, batch: &mut Batch) -> Given {
+    let begin = batch.bytes.len();
+    while batch.bytes.len() - begin < RING_TURN_SIZE {
+        let room = batch.room();
+        match source.reader.next(&mut batch.bytes, room) {
+            Ok(Step::Empty) => {
+                source.fault = None;
+                return Given::All;
+            }
+            Ok(Step::NoRoom) => return Given::BatchFull,
+            Ok(Step::Record { size, .. }) => {
+                let record = &batch.bytes[batch.bytes.len() - size..];
+                if record::is_framed(record) {
+                    batch.count += 1;
+                } else {
+                    // Whole, but no exposure: in a file it would take those behind it along.
+                    source.reader.reject(&mut batch.bytes);
+                    source.damage = (source.damage.0 + 1, source.damage.1 + size as u64);
+                }
+            }
+            Ok(Step::Damaged { size, .. }) => {
+                source.damage = (source.damage.0 + 1, source.damage.1 + size);
+            }
+            Err(fault) => {
+                if source.fault != Some(fault) {
+                    log::error!("event=ring_unreadable file={} error=\"{fault}\"", source.path.display());
+                    source.fault = Some(fault);
+                }
+                return Given::All;
+            }
+        }
+    }
+    Given::Some
+}

@@ -1,3 +1,249 @@
-//! logger
+//! The logger: one niced process that takes exposures out of the workers' rings
+//! and hands them to the sink.
+//!
+//! ```text
+//! rings ═ drain (this thread) ─ batch ─→ sink (a thread of its own) ─→ files
+//!           ↑ heads move                      │
+//!           └──────── confirmations ──────────┘
+//! ```
+//! - It polls: about once a millisecond while there is little, without a pause
+//!   while there is much. No worker ever wakes it.
+//! - A ring's head moves only when the sink has what lies before it. A logger
+//!   killed at any point loses nothing; its successor sends what was under way
+//!   again, with the same ids.
+//! - While the sink refuses (a full disk, say), exposures wait in the rings.
+//! - At the stop, which comes after the last worker's end, it empties the rings,
+//!   syncs, and leaves within [`STOP_TIME_MAX`]; what no sink took by then stays in
+//!   the rings' files for the next start.
+//! - When the master dies it serves on until no worker is left to serve.
+
+pub mod batch;
 pub mod drain;
 pub mod sink;
+pub mod sources;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::time::TimeSpec;
+
+use crate::clock::{self, Now};
+use crate::metrics::Block;
+use crate::sys::channel::Channel;
+use crate::sys::fork::set_niceness;
+use drain::{Drain, SinkGone, Turn};
+use sources::Sources;
+
+pub use sink::SinkOptions;
+pub use sink::file::Options as FileOptions;
+
+/// From the order to stop to the end, at most.
+pub const STOP_TIME_MAX: Duration = Duration::from_secs(5);
+/// Of that, for the rings to become empty; the rest is the sink's, to sync.
+const STOP_DRAIN_TIME_MAX: Duration = Duration::from_millis(3500);
+const STOP_SYNC_TIME_MAX: Duration = Duration::from_millis(1000);
+/// Between two looks at rings that have little.
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
+/// How long no worker must have been there before an orphaned logger leaves.
+const ORPHAN_WAIT: Duration = Duration::from_secs(1);
+/// How often an orphaned logger tests that.
+const ORPHAN_POLL: Duration = Duration::from_millis(100);
+
+/// What the logger needs to know.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where `rings/` is.
+    pub runtime_dir: PathBuf,
+    /// The instance whose rings are its own.
+    pub instance: u64,
+    /// Its niceness; where it may not be had, that is said once.
+    pub nice: i32,
+    /// Where exposures go.
+    pub sink: SinkOptions,
+}
+
+/// What the master tells the logger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// The last worker has ended: empty the rings, sync, leave.
+    Stop,
+}
+
+impl Order {
+    /// The packet for the channel.
+    #[must_use]
+    pub fn encode(self) -> &'static [u8] {
+        match self {
+            Order::Stop => b"stop",
+        }
+    }
+
+    /// Reads a packet.
+    #[must_use]
+    pub fn decode(packet: &[u8]) -> Option<Order> {
+        (packet == Order::Stop.encode()).then_some(Order::Stop)
+    }
+}
+
+/// What was heard while waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Heard {
+    Nothing,
+    Order(Order),
+    /// The master is gone.
+    Closed,
+}
+
+/// Where orders come from; waiting for them is the logger's only sleep.
+pub(crate) trait Orders {
+    fn wait(&mut self, timeout: Duration) -> Heard;
+}
+
+/// The master's channel, until it closes.
+struct ChannelOrders {
+    channel: Option<Channel>,
+}
+
+impl Orders for ChannelOrders {
+    fn wait(&mut self, timeout: Duration) -> Heard {
+        let Some(channel) = &self.channel else {
+            std::thread::sleep(timeout);
+            return Heard::Closed;
+        };
+        let mut set = [PollFd::new(channel.as_fd(), PollFlags::POLLIN)];
+        match ppoll(&mut set, Some(TimeSpec::from_duration(timeout)), None) {
+            Ok(0) | Err(Errno::EINTR) => return Heard::Nothing,
+            Ok(_) => {}
+            Err(errno) => {
+                log::error!("event=poll_failed error=\"{errno}\"");
+                std::thread::sleep(timeout);
+                return Heard::Nothing;
+            }
+        }
+        let mut packet = [0; 64];
+        match channel.recv(&mut packet) {
+            Ok(Some((size, _))) => match Order::decode(&packet[..size]) {
+                Some(order) => Heard::Order(order),
+                None => {
+                    log::warn!("event=order_unknown bytes={size}");
+                    Heard::Nothing
+                }
+            },
+            Err(fault) if matches!(fault.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                Heard::Nothing
+            }
+            Err(fault) if fault.kind() == io::ErrorKind::InvalidData => {
+                log::warn!("event=order_unknown error=\"{fault}\"");
+                Heard::Nothing
+            }
+            closed => {
+                if let Err(fault) = closed {
+                    log::error!("event=channel_failed error=\"{fault}\"");
+                }
+                self.channel = None;
+                Heard::Closed
+            }
+        }
+    }
+}
+
+/// The logger's whole life; gives its exit code.
+#[must_use]
+pub fn run(options: Options, channel: Channel, metrics: Block<'_>) -> i32 {
+    if let Err(fault) = set_niceness(options.nice) {
+        log::warn!("event=niceness_refused process=logger nice={} error=\"{fault}\"", options.nice);
+    }
+    let mut orders = ChannelOrders { channel: Some(channel) };
+    serve(&options, &mut orders, metrics)
+}
+
+/// How the logger stands to its master.
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    Serving,
+    /// No master; since when there has been nothing to do for anybody.
+    Orphaned {
+        idle_since: Option<Now>,
+        tested: Option<Now>,
+    },
+    Stopping {
+        deadline: Now,
+    },
+}
+
+pub(crate) fn serve(options: &Options, orders: &mut impl Orders, metrics: Block<'_>) -> i32 {
+    let sources = Sources::new(&options.runtime_dir, options.instance);
+    let mut drain = match Drain::start(sources, &options.sink, metrics) {
+        Ok(drain) => drain,
+        Err(fault) => {
+            log::error!("event=logger_not_started error=\"{fault}\"");
+            return 3;
+        }
+    };
+    match drain_until_end(&mut drain, orders) {
+        Ok(emptied) => {
+            let synced = drain.finish(STOP_SYNC_TIME_MAX, !emptied);
+            if !(emptied && synced) {
+                log::warn!(
+                    "event=logger_stopped emptied={emptied} synced={synced} the rest stays in the rings"
+                );
+            }
+            0
+        }
+        Err(fault) => {
+            log::error!("event=logger_failed error=\"{fault}\"");
+            1
+        }
+    }
+}
+
+/// Serves until it is time to leave; true if nothing is left behind.
+fn drain_until_end(drain: &mut Drain<'_>, orders: &mut impl Orders) -> Result<bool, SinkGone> {
+    let mut phase = Phase::Serving;
+    let mut wait = Duration::ZERO;
+    loop {
+        let heard = orders.wait(wait);
+        let now = clock::now();
+        phase = match (phase, heard) {
+            (Phase::Stopping { .. }, _) => phase,
+            (_, Heard::Order(Order::Stop)) => {
+                drain.scan(now);
+                Phase::Stopping { deadline: now.plus(STOP_DRAIN_TIME_MAX) }
+            }
+            (Phase::Serving, Heard::Closed) => {
+                log::warn!("event=master_gone the logger serves on while a worker lives");
+                Phase::Orphaned { idle_since: None, tested: None }
+            }
+            _ => phase,
+        };
+        let turn = drain.turn(now)?;
+        match &mut phase {
+            Phase::Serving => {}
+            Phase::Stopping { deadline } => {
+                if turn == Turn::Idle && drain.is_empty() {
+                    return Ok(true);
+                }
+                if now.mono_ns >= deadline.mono_ns {
+                    return Ok(false);
+                }
+            }
+            Phase::Orphaned { idle_since, tested } => {
+                if tested.is_none_or(|at| now.since(at) >= ORPHAN_POLL) {
+                    *tested = Some(now);
+                    let is_idle = turn == Turn::Idle && drain.have_no_writer() && drain.is_empty();
+                    *idle_since = is_idle.then(|| idle_since.unwrap_or(now));
+                }
+                if idle_since.is_some_and(|since| now.since(since) >= ORPHAN_WAIT) {
+                    return Ok(true);
+                }
+            }
+        }
+        wait = if turn == Turn::Busy { Duration::ZERO } else { POLL_INTERVAL };
+    }
+}

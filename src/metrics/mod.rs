@@ -26,6 +26,8 @@ pub const STATUSES: &[&str] = &[
 /// Label values of `reason` of closed connections.
 pub const CLOSE_REASONS: &[&str] =
     &["peer", "answered", "idle_timeout", "slow", "evicted", "drained", "refused", "error"];
+/// Label values of `rings`: this instance's, and those that earlier ones left.
+pub const RING_ORIGINS: &[&str] = &["own", "earlier"];
 /// Label values of `cause` of replaced processes.
 pub const EXIT_CAUSES: &[&str] = &["exit", "signal", "panic", "watchdog"];
 
@@ -192,7 +194,7 @@ pub const FAMILIES: &[Row] = &[
         Counter,
         "splitd_exposures_delivered_total",
         "Exposures confirmed by the sink.",
-        &[],
+        &[("rings", RING_ORIGINS)],
     ),
     row(
         Family::ExposuresCorrupt,
@@ -200,7 +202,7 @@ pub const FAMILIES: &[Row] = &[
         Counter,
         "splitd_exposures_corrupt_total",
         "Damaged records skipped in rings.",
-        &[],
+        &[("rings", RING_ORIGINS)],
     ),
     row(
         Family::ExposuresEvicted,
@@ -440,9 +442,9 @@ impl Block<'_> {
     #[must_use]
     pub fn process(&self) -> Option<Process> {
         match self.words[0].load(Relaxed) {
-            1 => Some(Process::Master),
-            2 => Some(Process::Logger),
-            3 => Some(Process::Worker),
+            1 => Some(Master),
+            2 => Some(Logger),
+            3 => Some(Worker),
             _ => None,
         }
     }

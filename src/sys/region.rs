@@ -28,9 +28,7 @@ use nix::sys::mman::{MapFlags, ProtFlags, mlock, mmap, mmap_anonymous, munmap};
 /// The step in which pages are touched where the kernel can't populate at once.
 const PAGE_SIZE: usize = 4096;
 /// What makes a memfd's bytes immutable.
-const SEALS: SealFlag = SealFlag::F_SEAL_WRITE
-    .union(SealFlag::F_SEAL_SHRINK)
-    .union(SealFlag::F_SEAL_GROW);
+const SEALS: SealFlag = SealFlag::F_SEAL_WRITE.union(SealFlag::F_SEAL_SHRINK).union(SealFlag::F_SEAL_GROW);
 
 /// What the mapping is made of, and so what it may hand out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,12 +60,7 @@ impl Region {
     /// # Errors
     /// If the file exists already, or the system refuses it or its size.
     pub fn create_file(path: &Path, size: usize) -> io::Result<Region> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)?;
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
         let made = allocate(&file, size).and_then(|()| Region::of_file(&file));
         if made.is_err() {
             // What could not be made whole must not be found by anybody.
@@ -117,11 +110,7 @@ impl Region {
         // SAFETY: a fresh mapping at an address of the kernel's choice: it
         // overlaps nothing that exists.
         let base = unsafe { mmap(None, size, protection, MapFlags::MAP_SHARED, file, 0) }?;
-        Ok(Region {
-            base: base.cast(),
-            size: size.get(),
-            content: Content::Words,
-        })
+        Ok(Region { base: base.cast(), size: size.get(), content: Content::Words })
     }
 
     /// Memory without a name, zeroed, shared with the children forked later.
@@ -134,11 +123,7 @@ impl Region {
         // SAFETY: a fresh mapping at an address of the kernel's choice: it
         // overlaps nothing that exists.
         let base = unsafe { mmap_anonymous(None, length, protection, MapFlags::MAP_SHARED) }?;
-        Ok(Region {
-            base: base.cast(),
-            size,
-            content: Content::Words,
-        })
+        Ok(Region { base: base.cast(), size, content: Content::Words })
     }
 
     /// Maps a memfd made by [`seal`], after checking its seals, read-only.
@@ -160,11 +145,7 @@ impl Region {
         // SAFETY: a fresh mapping at an address of the kernel's choice: it
         // overlaps nothing that exists.
         let base = unsafe { mmap(None, size, ProtFlags::PROT_READ, MapFlags::MAP_PRIVATE, fd, 0) }?;
-        Ok(Region {
-            base: base.cast(),
-            size: size.get(),
-            content: Content::Bytes,
-        })
+        Ok(Region { base: base.cast(), size: size.get(), content: Content::Bytes })
     }
 
     /// The mapping as words that other processes may change at any time.

@@ -82,9 +82,7 @@ impl Account {
         let attempted = get(words, AT_NEXT_SEQ);
         fence(Acquire);
         let settled = moving() == before;
-        let unread = attempted
-            .saturating_sub(position.expected)
-            .saturating_sub(in_ring);
+        let unread = attempted.saturating_sub(position.expected).saturating_sub(in_ring);
         let corrupt = position.corrupt.saturating_add(position.pending.min(unread));
         let committed = position.consumed.saturating_add(corrupt).saturating_add(in_ring);
         let lost = attempted.saturating_sub(committed);

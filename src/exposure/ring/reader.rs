@@ -15,8 +15,8 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::fence;
 
 use super::{
-    AT_READER_HEARTBEAT, AT_SLOTS, AT_STATE, AT_TAIL, Identity, PAD, RECORD_HEADER_SIZE, RingFault, SEQ_END,
-    bind, check_positions, get, identify, pad_word, put, record_size, word_at,
+    AT_NEXT_SEQ, AT_READER_HEARTBEAT, AT_SLOTS, AT_STATE, AT_TAIL, Identity, PAD, RECORD_HEADER_SIZE,
+    RingFault, SEQ_END, bind, check_positions, get, identify, pad_word, put, record_size, word_at,
 };
 use crate::limits::EXPOSURE_SIZE_MAX;
 
@@ -51,23 +51,14 @@ impl Position {
 
     fn check(&self, state: u64) -> u64 {
         let parts = [state, self.consumed, self.corrupt, self.expected, self.pending];
-        let check = parts
-            .iter()
-            .fold(0, |crc, part| crc32c::crc32c_append(crc, &part.to_le_bytes()));
+        let check = parts.iter().fold(0, |crc, part| crc32c::crc32c_append(crc, &part.to_le_bytes()));
         u64::from(check)
     }
 
     /// Writes the slot and then puts it in force.
     pub(super) fn store(&self, words: &[AtomicU64], slot: usize) {
         let state = self.head | slot as u64;
-        let parts = [
-            state,
-            self.consumed,
-            self.corrupt,
-            self.expected,
-            self.pending,
-            self.check(state),
-        ];
+        let parts = [state, self.consumed, self.corrupt, self.expected, self.pending, self.check(state)];
         // Whoever reads a word of this slot's new state, and then the state
         // word, sees that the slot's old state is no longer in force.
         fence(Release);
@@ -89,24 +80,15 @@ impl Position {
             pending: get(words, at + 4),
         };
         let sound = get(words, at) == state && get(words, at + 5) == position.check(state);
-        (sound && position.head.is_multiple_of(8))
-            .then_some(position)
-            .ok_or(RingFault::State { state })
+        (sound && position.head.is_multiple_of(8)).then_some(position).ok_or(RingFault::State { state })
     }
 }
 
 /// What stands at a position, as far as its first words say.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Frame {
-    Record {
-        size: u64,
-        payload_size: u32,
-        crc: u32,
-        seq: u64,
-    },
-    Pad {
-        size: u64,
-    },
+    Record { size: u64, payload_size: u32, crc: u32, seq: u64 },
+    Pad { size: u64 },
     Broken,
 }
 
@@ -128,12 +110,7 @@ pub(super) fn frame(words: &[AtomicU64], capacity: u64, position: u64, tail: u64
     if payload_size == 0 || payload_size as usize > EXPOSURE_SIZE_MAX || size > room {
         return Frame::Broken;
     }
-    Frame::Record {
-        size,
-        payload_size,
-        crc: (first >> 32) as u32,
-        seq: get(words, at + 1),
-    }
+    Frame::Record { size, payload_size, crc: (first >> 32) as u32, seq: get(words, at + 1) }
 }
 
 /// What one [`Reader::next`] did.
@@ -228,6 +205,18 @@ impl<W: AsRef<[AtomicU64]>> Reader<W> {
         self.confirmed
     }
 
+    /// Numbers lost to damage up to the confirmed position, with those that wait
+    /// for the next good number to be told, where nothing is left to read.
+    #[must_use]
+    pub fn corrupt(&self) -> u64 {
+        let confirmed = self.confirmed;
+        if confirmed.pending == 0 || get(self.words(), AT_TAIL) != confirmed.head {
+            return confirmed.corrupt;
+        }
+        let untold = get(self.words(), AT_NEXT_SEQ).saturating_sub(confirmed.expected);
+        confirmed.corrupt.saturating_add(confirmed.pending.min(untold))
+    }
+
     /// Bytes committed and not yet read.
     ///
     /// # Errors
@@ -271,21 +260,11 @@ impl<W: AsRef<[AtomicU64]>> Reader<W> {
                         false => self.skip(),
                     });
                 }
-                Frame::Record {
-                    size,
-                    payload_size,
-                    crc,
-                    seq,
-                } => {
+                Frame::Record { size, payload_size, crc, seq } => {
                     let begin = out.len();
                     self.copy(self.position.head, payload_size as usize, out);
                     // The copy is checked, not the shared words: they may change.
-                    let found = bind(
-                        crc32c::crc32c(&out[begin..]),
-                        self.position.head,
-                        payload_size,
-                        seq,
-                    );
+                    let found = bind(crc32c::crc32c(&out[begin..]), self.position.head, payload_size, seq);
                     if found != crc || !(self.position.expected..SEQ_END).contains(&seq) {
                         out.truncate(begin);
                         return Ok(self.skip());
@@ -380,10 +359,7 @@ impl<W: AsRef<[AtomicU64]>> Reader<W> {
             at = if budget == 0 { self.tail } else { at + 8 };
         }
         self.position.head = at;
-        Step::Damaged {
-            position,
-            size: at - position,
-        }
+        Step::Damaged { position, size: at - position }
     }
 
     fn is_sound(&self, position: u64) -> bool {
@@ -398,19 +374,9 @@ impl<W: AsRef<[AtomicU64]>> Reader<W> {
             Frame::Broken => false,
             Frame::Pad { .. } => true,
             Frame::Record { seq, .. } if !(self.position.expected..SEQ_END).contains(&seq) => false,
-            Frame::Record {
-                size,
-                payload_size,
-                crc,
-                seq,
-            } => {
+            Frame::Record { size, payload_size, crc, seq } => {
                 *budget = budget.saturating_sub(size);
-                bind(
-                    self.payload_crc(position, payload_size),
-                    position,
-                    payload_size,
-                    seq,
-                ) == crc
+                bind(self.payload_crc(position, payload_size), position, payload_size, seq) == crc
             }
         }
     }

@@ -1,0 +1,1 @@
+//! The logger end to end, with real files and threads.
