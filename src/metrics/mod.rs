@@ -24,7 +24,7 @@ pub const STATUSES: &[&str] = &[
 ];
 /// Label values of `reason` of closed connections.
 pub const CLOSE_REASONS: &[&str] =
-    &["peer", "answered", "idle_timeout", "slow", "evicted", "drained", "refused", "error"];
+    &["peer", "answered", "idle_timeout", "slow", "evicted", "drained", "error"];
 /// Label values of `rings`: this instance's, and those that earlier ones left.
 pub const RING_ORIGINS: &[&str] = &["own", "earlier"];
 /// Label values of `cause` of replaced processes.

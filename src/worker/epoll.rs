@@ -57,7 +57,6 @@ enum Reason {
     Slow,
     Evicted,
     Drained,
-    Refused,
     Error,
 }
 const _: () = assert!(CLOSE_REASONS.len() == Reason::Error as usize + 1);
