@@ -17,53 +17,71 @@ const UNIT_NAME: u8 = (1 << 3) | 2;
 const UNIT_VALUE: u8 = (2 << 3) | 2;
 const CONTEXT: u8 = (6 << 3) | 2;
 
-/// Bytes kept before the message for its length: a varint of up to 268 MB.
+/// The length of all but the smallest and the largest exposures takes two bytes.
+const LENGTH_SIZE_GUESS: usize = 2;
+/// A varint of up to 268 MB.
 const LENGTH_SIZE_MAX: usize = 4;
 /// A varint of 64 bits.
 const VARINT_SIZE_MAX: usize = 10;
 
-/// Puts an exposure together in `out`, whose content goes, and gives the bytes
-/// for [`super::ring::Writer::commit`]: the message behind its length.
-///
-/// `units` are the request's, missing ones left out by the caller; `assignments`
-/// are whole fields of the message (tag, length, `Assignment`), as the plan holds
-/// them; `context` is JSON, or empty.
+/// The parts of an exposure, borrowed from wherever they are.
+#[derive(Debug, Clone)]
+pub struct Exposure<'e, U, A> {
+    /// As the ring's writer claimed it.
+    pub id: ExposureId,
+    /// Unix microseconds.
+    pub time_us: i64,
+    /// Of the experiments file.
+    pub version: &'e str,
+    /// Kind and value of the request's units, missing ones left out.
+    pub units: U,
+    /// Whole fields of the message (tag, length, `Assignment`), as the plan holds them.
+    pub assignments: A,
+    /// JSON, or empty.
+    pub context: &'e [u8],
+}
+
+/// Puts an exposure together in `out`, whose content goes: the bytes for
+/// [`super::ring::Writer::commit`], the message behind its length.
 #[inline]
-pub fn encode<'b, 'p>(
-    out: &'b mut Vec<u8>,
-    id: ExposureId,
-    time_us: i64,
-    version: &str,
-    units: impl IntoIterator<Item = (&'p str, &'p str)>,
-    assignments: impl IntoIterator<Item = &'p [u8]>,
-    context: &[u8],
-) -> &'b [u8] {
+pub fn encode<'p, U, A>(out: &mut Vec<u8>, exposure: Exposure<'_, U, A>)
+where
+    U: IntoIterator<Item = (&'p str, &'p str)>,
+    A: IntoIterator<Item = &'p [u8]>,
+{
     out.clear();
-    out.extend_from_slice(&[0; LENGTH_SIZE_MAX]);
+    out.extend_from_slice(&[0; LENGTH_SIZE_GUESS]);
     out.extend_from_slice(&[ID, 16]);
-    out.extend_from_slice(&id.to_bytes());
+    out.extend_from_slice(&exposure.id.to_bytes());
     out.push(TIME);
-    push_varint(out, time_us as u64);
-    push_field(out, VERSION, version.as_bytes());
-    for (name, value) in units {
+    push_varint(out, exposure.time_us as u64);
+    push_field(out, VERSION, exposure.version.as_bytes());
+    for (name, value) in exposure.units {
         out.push(UNIT);
         let fields_size = 2 + varint_size(name.len()) + name.len() + varint_size(value.len()) + value.len();
         push_varint(out, fields_size as u64);
         push_field(out, UNIT_NAME, name.as_bytes());
         push_field(out, UNIT_VALUE, value.as_bytes());
     }
-    for assignment in assignments {
+    for assignment in exposure.assignments {
         out.extend_from_slice(assignment);
     }
-    if !context.is_empty() {
-        push_field(out, CONTEXT, context);
+    if !exposure.context.is_empty() {
+        push_field(out, CONTEXT, exposure.context);
     }
-    // The length is known now: it goes right before the message.
-    let size = out.len() - LENGTH_SIZE_MAX;
-    let (length, length_size) = varint(size as u64);
-    let begin = LENGTH_SIZE_MAX - length_size;
-    out[begin..LENGTH_SIZE_MAX].copy_from_slice(&length[..length_size]);
-    &out[begin..]
+    put_length(out);
+}
+
+/// Writes the length of what follows in front of it; where the guess of its own
+/// size was wrong, the message moves by a byte or two.
+#[inline]
+fn put_length(out: &mut Vec<u8>) {
+    let (length, size) = varint((out.len() - LENGTH_SIZE_GUESS) as u64);
+    if size == LENGTH_SIZE_GUESS {
+        out[..size].copy_from_slice(&length[..size]);
+    } else {
+        out.splice(..LENGTH_SIZE_GUESS, length[..size].iter().copied());
+    }
 }
 
 #[inline]
@@ -157,7 +175,7 @@ mod tests {
     use proptest::prelude::*;
     use prost::Message;
 
-    use super::super::proto::{Assignment, ExperimentParticipation, Exposure};
+    use super::super::proto::{self, Assignment, ExperimentParticipation};
     use super::*;
 
     fn fragment(assignment: &Assignment) -> Vec<u8> {
@@ -179,6 +197,13 @@ mod tests {
         )
     }
 
+    fn one(assignments: &[u8], context: &[u8], mut out: Vec<u8>) -> Vec<u8> {
+        let id = ExposureId { instance: 1, ring: 2, seq: 3 };
+        let (units, assignments) = ([("user_id", "42")], [assignments]);
+        encode(&mut out, Exposure { id, time_us: 5, version: "v", units, assignments, context });
+        out
+    }
+
     proptest! {
         #[test]
         fn what_is_encoded_is_what_any_protobuf_library_decodes(
@@ -192,18 +217,17 @@ mod tests {
             let id = ExposureId { instance, ring, seq };
             let fragments: Vec<Vec<u8>> = assignments.iter().map(fragment).collect();
             let mut out = b"of the request before".to_vec();
-            let bytes = encode(
-                &mut out,
+            encode(&mut out, Exposure {
                 id,
                 time_us,
-                &version,
-                units.iter().map(|(name, value)| (name.as_str(), value.as_str())),
-                fragments.iter().map(Vec::as_slice),
-                &context,
-            );
-            prop_assert!(is_framed(bytes));
-            let decoded = Exposure::decode_length_delimited(bytes).unwrap();
-            let expected = Exposure { id: id.to_bytes().to_vec(), time_us, version, units, assignments, context };
+                version: &version,
+                units: units.iter().map(|(name, value)| (name.as_str(), value.as_str())),
+                assignments: fragments.iter().map(Vec::as_slice),
+                context: &context,
+            });
+            prop_assert!(is_framed(&out));
+            let decoded = proto::Exposure::decode_length_delimited(out.as_slice()).unwrap();
+            let expected = proto::Exposure { id: id.to_bytes().to_vec(), time_us, version, units, assignments, context };
             prop_assert_eq!(decoded, expected);
         }
 
@@ -224,9 +248,7 @@ mod tests {
 
     #[test]
     fn a_cut_message_is_told_from_a_broken_one() {
-        let id = ExposureId { instance: 1, ring: 2, seq: 3 };
-        let mut out = Vec::new();
-        let bytes = encode(&mut out, id, 5, "v", [("user_id", "42")], [], &[b'x'; 200]).to_vec();
+        let bytes = one(&[], &[b'x'; 200], Vec::new());
         for size in 0..bytes.len() {
             assert_eq!(unframe(&bytes[..size]), Framed::Cut, "{size} bytes");
         }
@@ -238,11 +260,12 @@ mod tests {
 
     #[test]
     fn nothing_is_allocated_once_the_buffer_is_large_enough() {
-        let id = ExposureId { instance: 1, ring: 2, seq: 3 };
-        let mut out = Vec::with_capacity(400);
-        let before = (out.as_ptr(), out.capacity());
-        let _ = encode(&mut out, id, 5, "v", [("user_id", "42")], [&[0x2a; 100][..]], &[b'x'; 200]);
-        assert_eq!((out.as_ptr(), out.capacity()), before);
+        for context_size in [0, 200, 20_000] {
+            let out = Vec::with_capacity(21_000);
+            let before = (out.as_ptr(), out.capacity());
+            let out = one(&[0x2a; 100], &vec![b'x'; context_size], out);
+            assert_eq!((out.as_ptr(), out.capacity()), before);
+        }
     }
 
     /// `message → field → number` of the `.proto`.
@@ -271,12 +294,15 @@ mod tests {
     }
 
     macro_rules! numbers {
-        ($message:ident: $($field:ident = $value:expr),* $(,)?) => {{
+        ($message:path: $($field:ident = $value:expr),* $(,)?) => {{
             let numbers = [$((
                 stringify!($field).to_owned(),
-                number_of(&$message { $field: $value, ..Default::default() }),
+                number_of(&{
+                    type M = $message;
+                    M { $field: $value, ..Default::default() }
+                }),
             )),*];
-            (stringify!($message).to_owned(), BTreeMap::from(numbers))
+            (stringify!($message).rsplit("::").next().unwrap_or_default().trim().to_owned(), BTreeMap::from(numbers))
         }};
     }
 
@@ -284,7 +310,7 @@ mod tests {
     fn structs_and_proto_file_agree_in_every_field_number() {
         let text = || "x".to_owned();
         let derived = BTreeMap::from([
-            numbers!(Exposure: id = vec![1], time_us = 1, version = text(),
+            numbers!(proto::Exposure: id = vec![1], time_us = 1, version = text(),
                 units = BTreeMap::from([(text(), text())]), assignments = vec![Assignment::default()],
                 context = vec![1]),
             numbers!(Assignment: experiment_id = 1, run_id = 1, experiment = text(), group = text(),

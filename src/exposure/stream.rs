@@ -113,7 +113,7 @@ impl<R: Read> Messages<R> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::encode;
+    use super::super::record::{Exposure, encode};
     use super::super::ring::ExposureId;
     use super::*;
 
@@ -122,15 +122,11 @@ mod tests {
         let mut record = Vec::new();
         for seq in 0..count {
             let id = ExposureId { instance: 1, ring: 0, seq };
-            bytes.extend_from_slice(encode(
-                &mut record,
-                id,
-                1,
-                "v",
-                [],
-                [],
-                &vec![b'x'; seq as usize * 7 % 5000],
-            ));
+            let context = vec![b'x'; seq as usize * 7 % 5000];
+            let exposure =
+                Exposure { id, time_us: 1, version: "v", units: [], assignments: [], context: &context };
+            encode(&mut record, exposure);
+            bytes.extend_from_slice(&record);
         }
         bytes
     }
