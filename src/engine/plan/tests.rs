@@ -298,3 +298,5 @@ fn measure_decisions_of_the_typical_vectors() {
         plan.tables.leaves.len()
     );
 }
+
+mod damage;
