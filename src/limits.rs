@@ -78,6 +78,12 @@ pub const POOL_COUNT_MAX: usize = 16;
 /// What a child leaves behind when it dies of a broken belief.
 pub const LAST_WORDS_SIZE: usize = 4096;
 
+// ── One plan ───────────────────────────────────────────────────────────────
+
+/// A compiled plan: every offset within it fits 32 bits. The largest file fits
+/// many times over; one that repeats long names in very many groups does not.
+pub const PLAN_SIZE_MAX: usize = 2 * 1024 * 1024 * 1024 - 64;
+const _: () = assert!(PLAN_SIZE_MAX <= u32::MAX as usize);
 // ── The logger ─────────────────────────────────────────────────────────────
 
 /// One batch from the drain to the sink; it holds any exposure.

@@ -20,7 +20,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("worker", &["endpoint", "http", "engine", "exposure", "metrics", "sys", "clock"]),
     ("logger", &["exposure", "metrics", "sys", "clock"]),
     ("loader", &["config", "engine", "sys"]),
-    ("master", &["config", "endpoint", "http", "exposure", "loader", "logger", "metrics", "sys", "worker", "clock"]),
+    (
+        "master",
+        &["config", "endpoint", "http", "exposure", "loader", "logger", "metrics", "sys", "worker", "clock"],
+    ),
     ("cli", &["config", "engine", "exposure", "logger", "master", "sys", "clock"]),
 ];
 
@@ -138,9 +141,9 @@ fn packages_of_one_room_are_named_nowhere_else() {
         let inner = inner(&path);
         let code = code(&text);
         for (package, rooms) in ROOMS_OF_CRATES {
-            let named = code.match_indices(&format!("{package}::")).any(|(at, _)| {
-                !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':')
-            });
+            let named = code
+                .match_indices(&format!("{package}::"))
+                .any(|(at, _)| !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':'));
             if named && !rooms.iter().any(|room| inner.starts_with(room)) {
                 faults.push(format!("{inner}: names `{package}`, which belongs to {rooms:?}"));
             }

@@ -12,34 +12,22 @@ fn golden(name: &str) -> String {
 fn read_answer(answer: &str) -> (String, Vec<(String, String)>) {
     let members_of = |json: &str| -> Vec<(String, String)> {
         let members = members(json).expect("a golden answer is JSON");
-        members
-            .into_iter()
-            .map(|(key, value)| (key.into_owned(), value.get().to_owned()))
-            .collect()
+        members.into_iter().map(|(key, value)| (key.into_owned(), value.get().to_owned())).collect()
     };
     let text = |json: &str| serde_json::from_str::<String>(json).expect("a text");
     let answer = members_of(answer);
-    let [(version_key, version), (assignments_key, assignments)] = &answer[..] else {
-        panic!("{answer:?}")
-    };
-    assert_eq!(
-        (version_key.as_str(), assignments_key.as_str()),
-        ("version", "assignments")
-    );
-    let assignments = members_of(assignments)
-        .iter()
-        .map(|(name, group)| (name.clone(), text(group)))
-        .collect();
+    let [(version_key, version), (assignments_key, assignments)] = &answer[..] else { panic!("{answer:?}") };
+    assert_eq!((version_key.as_str(), assignments_key.as_str()), ("version", "assignments"));
+    let assignments =
+        members_of(assignments).iter().map(|(name, group)| (name.clone(), text(group))).collect();
     (text(version), assignments)
 }
 
 fn every_golden_answer_is_given(name: &str) {
     let catalog = check(golden(&format!("{name}.experiments.json")).as_bytes())
         .unwrap_or_else(|faults| panic!("{name}: {faults:#?}"));
-    let (requests, answers) = (
-        golden(&format!("{name}.requests.ndjson")),
-        golden(&format!("{name}.answers.ndjson")),
-    );
+    let (requests, answers) =
+        (golden(&format!("{name}.requests.ndjson")), golden(&format!("{name}.answers.ndjson")));
     assert_eq!(requests.lines().count(), answers.lines().count());
     for (line, (request, answer)) in requests.lines().zip(answers.lines()).enumerate() {
         let request = Request::from_json(request).unwrap_or_else(|fault| panic!("{name} {line}: {fault}"));
@@ -47,10 +35,7 @@ fn every_golden_answer_is_given(name: &str) {
             .into_iter()
             .map(|assigned| {
                 let experiment = &catalog.experiments[assigned.experiment];
-                (
-                    experiment.name.clone(),
-                    experiment.groups[assigned.group].name.clone(),
-                )
+                (experiment.name.clone(), experiment.groups[assigned.group].name.clone())
             })
             .collect();
         let (version, wanted) = read_answer(answer);

@@ -35,7 +35,8 @@ use layers::UnitKinds;
 use report::{Report, line_column};
 
 use crate::engine::catalog::{Catalog, Experiment};
-use crate::limits::EXPERIMENTS_FILE_SIZE_MAX;
+use crate::engine::compile::{CompileFault, PlanImage, compile};
+use crate::limits::{EXPERIMENTS_FILE_SIZE_MAX, FAULT_COUNT_MAX};
 
 /// One fault of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +79,26 @@ pub fn check(source: &[u8]) -> Result<Catalog, Vec<Fault>> {
     }
 }
 
+/// `check`, and then the plan: what can be told only of compiled experiments
+/// (regular expressions too large, answers and exposures past their limits) are
+/// faults of the file like the others.
+pub fn load(source: &[u8]) -> Result<(Catalog, PlanImage), Vec<Fault>> {
+    let catalog = check(source)?;
+    match compile(&catalog, source) {
+        Ok(plan) => Ok((catalog, plan)),
+        Err(faults) => {
+            let fault = |fault: CompileFault| Fault {
+                pointer: fault.place.pointer(&catalog),
+                message: fault.message,
+            };
+            let more = faults.len().saturating_sub(FAULT_COUNT_MAX);
+            let mut faults: Vec<Fault> = faults.into_iter().take(FAULT_COUNT_MAX).map(fault).collect();
+            faults.extend((more > 0).then(|| report::more_fault(more)));
+            Err(faults)
+        }
+    }
+}
+
 /// The file's text: UTF-8, without a byte order mark, of a bounded size.
 fn text_of(source: &[u8]) -> Result<&str, String> {
     if source.len() > EXPERIMENTS_FILE_SIZE_MAX {
@@ -107,13 +128,18 @@ fn grammar_fault(source: &[u8], fault: &serde_json::Error) -> String {
         return "is empty; a JSON object is wanted".into();
     }
     let message = fault.to_string();
-    let place = format!(" at line {} column {}", fault.line(), fault.column());
-    let what = message.strip_suffix(place.as_str()).unwrap_or(&message);
-    format!(
-        "malformed JSON at line {}, column {}: {what}",
-        fault.line(),
-        fault.column()
-    )
+    let suffix = format!(" at line {} column {}", fault.line(), fault.column());
+    let what = match message.strip_suffix(suffix.as_str()).unwrap_or(&message) {
+        "expected ident" => "a word that is not true, false or null",
+        "key must be a string" => "a key in double quotes is wanted, or there is a comma too many before this",
+        what => what,
+    };
+    // serde_json counts bytes, and a line's end as column 0 of the next.
+    let lines = source.split_inclusive(|byte| *byte == b'\n');
+    let line_start: usize = lines.take(fault.line().saturating_sub(1)).map(<[u8]>::len).sum();
+    let offset = if fault.is_eof() { source.len() } else { (line_start + fault.column()).saturating_sub(1) };
+    let (line, column) = line_column(source, offset);
+    format!("malformed JSON at line {line}, column {column}: {what}")
 }
 
 /// The whole file. Where this gives a catalog though faults were reported, the

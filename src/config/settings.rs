@@ -22,22 +22,8 @@ use table::Row;
 use value::Value;
 pub use value::{Cpus, Listen};
 
+pub use super::check::Fault;
 use crate::limits;
-
-/// One thing that is wrong with the settings.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
-    /// Where: `pool.assign.io`, `SPLITD_POOL_ASSIGN_IO`, `--set pool.assign.io`.
-    pub pointer: String,
-    /// What is wrong, and what would be right.
-    pub message: String,
-}
-
-impl std::fmt::Display for Fault {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.pointer, self.message)
-    }
-}
 
 /// How a pool's sockets are served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

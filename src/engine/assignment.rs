@@ -6,7 +6,7 @@ use arrayvec::ArrayVec;
 
 use super::bucket::Salted;
 use super::plan::Plan;
-use crate::limits::UNIT_COUNT_MAX;
+use crate::limits::{UNIT_COUNT_MAX, UNIT_VALUE_SIZE_MAX};
 
 /// A kind of unit that a layer or an override names (`user_id`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -44,8 +44,13 @@ impl<'a> Units<'a> {
         Units::default()
     }
 
-    /// Adds a unit; of a name given twice, the last value counts.
+    /// Adds a unit; of a name given twice, the last value counts. The value's
+    /// size was held against its limit by whoever read it.
     pub fn set(&mut self, name: &'a str, kind: Option<UnitKind>, value: &'a str) -> Result<(), TooManyUnits> {
+        assert!(
+            value.len() <= UNIT_VALUE_SIZE_MAX,
+            "unit `{name}`: longer than {UNIT_VALUE_SIZE_MAX} bytes"
+        );
         let unit = Unit { name, kind, value };
         if let Some(known) = self.units.iter_mut().find(|known| known.name == name) {
             *known = unit;

@@ -1,1 +1,177 @@
-//! layer
+//! Layers: from a unit's bucket to the group that owns it.
+//!
+//! The buckets of a layer are cut into runs, each owned by one group of one
+//! running experiment or by nobody; neighbours with one owner are one run, so
+//! how a group's buckets were cut into blocks never matters. The run of a bucket
+//! is found in a search tree of cache lines:
+//!
+//! ```text
+//! level 0   one line of 32 u16: the last bucket under each line of level 1
+//! level 1   up to 32 lines …                                (only where needed)
+//! leaf      32 u16 a line: the last bucket of each run; padded with 0xFFFF
+//! ```
+//!
+//! In every line the place to go is the number of entries below the bucket,
+//! which needs no branch and vectorises. Runs cover all buckets of the layer, so
+//! the search ends at a run, and one line is enough for 32 runs.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::bucket::{self, PREFIX_INLINE_SIZE, Salted};
+
+/// Entries of one line.
+pub(super) const LINE_WIDTH: usize = 32;
+/// Levels that are enough for a run per bucket: 32^4 > 65,536.
+pub(super) const LEVEL_COUNT_MAX: usize = 4;
+/// In place of an experiment: these buckets are nobody's.
+pub(super) const NOBODY: u32 = u32::MAX;
+
+/// Last buckets, ascending: one cache line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C, align(64))]
+pub(super) struct EndLine(pub [u16; LINE_WIDTH]);
+
+impl EndLine {
+    /// How many entries lie below the bucket.
+    #[inline(always)]
+    pub fn count_below(&self, bucket: u16) -> usize {
+        usize::from(self.0.iter().map(|&end| u16::from(end < bucket)).sum::<u16>())
+    }
+}
+
+/// The owner of a run of buckets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C, align(16))]
+pub(super) struct Run {
+    /// Or [`NOBODY`].
+    pub experiment: u32,
+    /// Which of the plan's variants.
+    pub variant: u32,
+    /// The first leaf of the experiment's segment.
+    pub entry: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// A layer in which a running experiment owns a bucket: one cache line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C, align(64))]
+pub(super) struct LayerRecord {
+    /// `salt:`, right-aligned, where it fits.
+    pub prefix: [u8; PREFIX_INLINE_SIZE],
+    /// `salt:` in the plan's text.
+    pub prefix_start: u32,
+    /// Its size.
+    pub prefix_size: u16,
+    /// Levels of the tree, the leaves' counted.
+    pub level_count: u16,
+    /// 1 to 65,536.
+    pub bucket_count: u32,
+    /// The layer's first run.
+    pub run_first: u32,
+    /// The first line of each level, from the root.
+    pub levels: [u32; LEVEL_COUNT_MAX],
+}
+
+impl LayerRecord {
+    /// The bucket of the unit that `salted` holds.
+    #[inline(always)]
+    pub fn bucket(&self, salted: &mut Salted, text: &[u8]) -> u32 {
+        let prefix_size = usize::from(self.prefix_size);
+        let hash = if prefix_size <= PREFIX_INLINE_SIZE {
+            salted.hash_inline(&self.prefix, prefix_size)
+        } else {
+            salted.hash_long(&text[self.prefix_start as usize..][..prefix_size])
+        };
+        bucket::reduce(hash, self.bucket_count)
+    }
+
+    /// The run (index into all runs) that a bucket lies in.
+    #[inline(always)]
+    pub fn run(&self, ends: &[EndLine], bucket: u32) -> u32 {
+        let bucket = bucket as u16; // below 65,536
+        let mut place = 0;
+        for &level in &self.levels[..usize::from(self.level_count)] {
+            place = place * LINE_WIDTH + ends[level as usize + place].count_below(bucket);
+        }
+        self.run_first + place as u32
+    }
+}
+
+/// Appends the tree over the runs' last buckets, and says where its levels begin.
+pub(super) fn push_tree(ends: &mut Vec<EndLine>, run_ends: &[u16]) -> (u16, [u32; LEVEL_COUNT_MAX]) {
+    let mut levels = vec![run_ends.to_vec()]; // from the leaves up
+    while levels[levels.len() - 1].len() > LINE_WIDTH {
+        let below = &levels[levels.len() - 1];
+        levels.push(
+            below
+                .chunks(LINE_WIDTH)
+                .map(|line| line[line.len() - 1])
+                .collect(),
+        );
+    }
+    let mut firsts = [0; LEVEL_COUNT_MAX];
+    for (first, level) in firsts.iter_mut().zip(levels.iter().rev()) {
+        *first = ends.len() as u32;
+        ends.extend(level.chunks(LINE_WIDTH).map(|entries| {
+            let mut line = [u16::MAX; LINE_WIDTH];
+            line[..entries.len()].copy_from_slice(entries);
+            EndLine(line)
+        }));
+    }
+    (levels.len() as u16, firsts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layer(run_ends: &[u16], bucket_count: u32) -> (LayerRecord, Vec<EndLine>) {
+        let mut ends = vec![EndLine([7; LINE_WIDTH])]; // another layer's
+        let (level_count, levels) = push_tree(&mut ends, run_ends);
+        let record = LayerRecord {
+            level_count,
+            levels,
+            bucket_count,
+            ..LayerRecord::zeroed()
+        };
+        (record, ends)
+    }
+
+    #[test]
+    fn every_bucket_finds_its_run_in_trees_of_every_height() {
+        for run_count in [
+            1,
+            2,
+            31,
+            32,
+            33,
+            64,
+            1000,
+            1023,
+            1024,
+            1025,
+            10_000,
+            32_768,
+            32_769,
+            65_536_usize,
+        ] {
+            for bucket_count in [run_count, run_count * 3 / 2 + 1, 65_536] {
+                let bucket_count = bucket_count.clamp(run_count, 65_536);
+                // runs of uneven sizes that cover all
+                let run_ends: Vec<u16> = (1..=run_count)
+                    .map(|n| (n * bucket_count / run_count - 1) as u16)
+                    .collect();
+                let (record, ends) = layer(&run_ends, bucket_count as u32);
+                for bucket in 0..bucket_count {
+                    let expected = run_ends.partition_point(|&end| usize::from(end) < bucket);
+                    assert_eq!(
+                        record.run(&ends, bucket as u32),
+                        expected as u32,
+                        "{run_count} runs, {bucket_count} buckets, bucket {bucket}"
+                    );
+                }
+            }
+        }
+    }
+}

@@ -1,103 +1,215 @@
-//! The compiled experiments: typed views over one flat image.
+//! The compiled experiments: typed views over one flat image, and the decision.
+//!
+//! Invariants
+//! - A `Plan` is only views. Making one allocates nothing and, by [`Plan::attach`],
+//!   takes constant time, so whoever holds the bytes may do it as often as it likes.
+//! - After [`Plan::open`] every index within the image has been followed: nothing
+//!   in it can make a decision panic or walk for ever.
+//! - Deciding costs a hash and a search of a few lines for each layer whose unit
+//!   the request brings, and a walk over the segment of each owner found: flat in
+//!   blocks and in experiments of a layer.
 
+mod image;
+mod verify;
+
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+pub use self::image::PlanImage;
+pub(super) use self::image::{
+    AttributeRecord, ExperimentRecord, Header, Index, NONE, OverrideKeyRecord, OverrideRecord, PatternRecord,
+    RowBits, Slot, Span, TablesBuilder, UnitKindRecord, VariantRecord,
+};
+use self::image::{BODY_START, Tables};
 use super::assignment::{Chosen, Decision, ExperimentIndex, UnitKind, Units};
 use super::attributes::{AttributeIndex, Facts};
 use super::catalog::AttributeKind;
+use super::layer::NOBODY;
+use super::segment::{self, LANE_COUNT};
 
 /// Why bytes are no plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PlanFault {
+    /// Fewer bytes than a header has.
+    #[error("plan: {size} bytes are fewer than a header has")]
+    Short {
+        /// The bytes there are.
+        size: usize,
+    },
     /// Not begun like a plan.
     #[error("plan: does not begin with the magic of a plan")]
     Magic,
+    /// Bytes that do not begin at a cache line.
+    #[error("plan: the bytes are not aligned to 64")]
+    Misaligned,
+    /// Written by another splitd.
+    #[error(
+        "plan: layout version {version}, but this splitd reads {}",
+        image::LAYOUT_VERSION
+    )]
+    Layout {
+        /// What the header says.
+        version: u32,
+    },
+    /// Cut, or with something behind it.
+    #[error("plan: {size} bytes, but the header says {expected}")]
+    Size {
+        /// The bytes there are.
+        size: usize,
+        /// What the header says.
+        expected: u64,
+    },
+    /// Damaged.
+    #[error("plan: the checksum of the {part} does not fit its bytes")]
+    Checksum {
+        /// Header or tables.
+        part: &'static str,
+    },
+    /// A table outside the image.
+    #[error("plan: table `{table}` does not lie within the image")]
+    Table {
+        /// Which one.
+        table: &'static str,
+    },
+    /// A row that refers to what is not there.
+    #[error("plan: row {row} of table `{table}` is impossible")]
+    Row {
+        /// Which table.
+        table: &'static str,
+        /// Which of its rows.
+        row: usize,
+    },
 }
 
-/// The experiments in force. Cheap to copy; the bytes are someone else's.
+/// The experiments in force. The bytes are someone else's.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan<'p> {
-    bytes: &'p [u8],
+    header: &'p Header,
+    tables: Tables<'p>,
 }
 
-#[allow(unused_variables, reason = "signatures first")]
 impl<'p> Plan<'p> {
     /// Views of an image, after checking all of it.
     pub fn open(bytes: &'p [u8]) -> Result<Plan<'p>, PlanFault> {
-        Ok(Plan { bytes })
+        let plan = Plan::attach(bytes)?;
+        if plan.header.body_checksum != xxh3_64(&bytes[BODY_START..]) {
+            return Err(PlanFault::Checksum { part: "tables" });
+        }
+        verify::verify(plan.header, &plan.tables)?;
+        Ok(plan)
     }
 
-    /// Views of an image that `open` accepted before, in this or another process: checks the header alone, in constant time.
+    /// Views of an image that [`Plan::open`] has accepted, here or in another
+    /// process, and that nobody could change since: looks at the header alone.
     pub fn attach(bytes: &'p [u8]) -> Result<Plan<'p>, PlanFault> {
-        Ok(Plan { bytes })
+        let (header, tables) = image::attach(bytes)?;
+        Ok(Plan { header, tables })
     }
+
+    // ── What the experiments file said ─────────────────────────────────────
 
     /// The experiments file's `version`.
     pub fn version(&self) -> &'p str {
-        ""
+        self.str(self.header.version)
     }
 
     /// The version as JSON, with its quotes.
     pub fn version_json(&self) -> &'p [u8] {
-        b"\"\""
+        self.bytes(self.header.version_json)
     }
 
-    /// The experiments file.
+    /// The experiments file itself.
     pub fn source(&self) -> &'p [u8] {
-        &self.bytes[..0]
+        self.tables.source
     }
 
     /// A declared attribute by its name.
     pub fn attribute(&self, name: &str) -> Option<(AttributeIndex, AttributeKind)> {
-        None
+        let attributes = self.tables.attributes;
+        let index = self.find(self.header.attribute_index, xxh3_64(name.as_bytes()), |index| {
+            self.bytes(attributes[index as usize].name) == name.as_bytes()
+        })?;
+        Some((AttributeIndex(index as u16), kind_of(&attributes[index as usize])))
     }
 
     /// An attribute's name.
     pub fn attribute_name(&self, attribute: AttributeIndex) -> &'p str {
-        ""
+        self.str(self.attribute_record(attribute).name)
+    }
+
+    /// An attribute's declared type.
+    pub fn attribute_kind(&self, attribute: AttributeIndex) -> AttributeKind {
+        kind_of(self.attribute_record(attribute))
     }
 
     /// Declared attributes.
     pub fn attribute_count(&self) -> usize {
-        0
+        self.tables.attributes.len()
     }
 
-    /// A name that a layer or an override uses for units.
+    /// A name that a layer or an override uses for units, of experiments of any state.
     pub fn unit_kind(&self, name: &str) -> Option<UnitKind> {
-        None
+        let kinds = self.tables.kinds;
+        let index = self.find(self.header.kind_index, xxh3_64(name.as_bytes()), |index| {
+            self.bytes(kinds[index as usize].name) == name.as_bytes()
+        })?;
+        Some(UnitKind(index as u16))
     }
 
     /// An experiment of any state by its name.
     pub fn experiment(&self, name: &str) -> Option<ExperimentIndex> {
-        None
+        let experiments = self.tables.experiments;
+        self.find(self.header.experiment_index, xxh3_64(name.as_bytes()), |index| {
+            self.bytes(experiments[index as usize].name) == name.as_bytes()
+        })
+        .map(ExperimentIndex)
+    }
+
+    /// An experiment's name.
+    pub fn experiment_name(&self, experiment: ExperimentIndex) -> &'p str {
+        self.str(self.tables.experiments[experiment.0 as usize].name)
     }
 
     /// Experiments of all states.
     pub fn experiment_count(&self) -> usize {
-        0
+        self.tables.experiments.len()
     }
 
     /// Layers of the file.
     pub fn layer_count(&self) -> usize {
-        0
+        self.header.layer_count as usize
     }
 
     /// Layers in which a running experiment owns a bucket.
     pub(super) fn active_layer_count(&self) -> usize {
-        0
+        self.tables.layers.len()
     }
 
     /// No answer of this plan is larger, payloads and head included.
     pub fn answer_size_max(&self) -> usize {
-        0
+        self.header.answer_size_max as usize
     }
 
     /// No exposure of this plan is larger.
     pub fn exposure_size_max(&self) -> usize {
-        0
+        self.header.exposure_size_max as usize
     }
+
+    /// Words that the facts of a request take.
+    pub(super) fn fact_count(&self) -> usize {
+        self.header.fact_count as usize
+    }
+
+    // ── Deciding ───────────────────────────────────────────────────────────
 
     /// Which experiments a request takes part in, and as what.
     pub fn decide(&self, units: &Units<'_>, facts: &Facts, decision: &mut Decision) {
         decision.chosen.clear();
+        if !self.tables.override_keys.is_empty() {
+            self.force(units, decision);
+        }
+        let candidate_count = self.find_owners(units, decision);
+        self.admit(candidate_count, facts.words(), decision);
+        self.collect(decision);
     }
 
     /// The same for one experiment: none or one is chosen.
@@ -109,40 +221,278 @@ impl<'p> Plan<'p> {
         decision: &mut Decision,
     ) {
         decision.chosen.clear();
+        let variant = match self.forced_variant(experiment, units) {
+            Some(variant) => Some(variant),
+            None => self.drawn_variant(experiment, units, facts, decision),
+        };
+        if let Some(variant) = variant {
+            decision.chosen.push(self.chosen(variant));
+        }
     }
 
+    /// Marks every experiment that lists one of the units.
+    fn force(&self, units: &Units<'_>, decision: &mut Decision) {
+        for (kind, value) in units.present() {
+            for entry in self.overrides(kind, value) {
+                let experiment = entry.experiment as usize;
+                let (word, bit) = (experiment / 64, 1 << (experiment % 64));
+                let forced_already = decision.forced_bits[word] & bit != 0;
+                if forced_already && decision.ranks[experiment] < entry.rank {
+                    continue; // by a unit kind that counts before
+                }
+                decision.forced_bits[word] |= bit;
+                decision.chosen_bits[word] |= bit;
+                decision.ranks[experiment] = entry.rank;
+                decision.picks[experiment] = entry.variant;
+            }
+        }
+    }
+
+    /// First pass, without branches: every layer's bucket and the run it lies in.
+    /// Runs that someone owns are candidates.
+    fn find_owners(&self, units: &Units<'_>, decision: &mut Decision) -> usize {
+        let Tables {
+            kinds,
+            layers,
+            ends,
+            runs,
+            text,
+            ..
+        } = self.tables;
+        let Decision {
+            candidates, salted, ..
+        } = decision;
+        let mut candidate_count = 0;
+        for (kind, value) in units.present() {
+            let kind = &kinds[usize::from(kind.0)];
+            let layers = &layers[kind.layer_first as usize..][..kind.layer_count as usize];
+            if layers.is_empty() {
+                continue;
+            }
+            salted.set_unit(value);
+            for layer in layers {
+                let run = layer.run(ends, layer.bucket(salted, text));
+                candidates[candidate_count] = run;
+                candidate_count += usize::from(runs[run as usize].experiment != NOBODY);
+            }
+        }
+        candidate_count
+    }
+
+    /// Second pass: candidates whose segment holds, and that no override forced, take part.
+    fn admit(&self, candidate_count: usize, facts: &[u32], decision: &mut Decision) {
+        let Tables { leaves, runs, .. } = self.tables;
+        let Decision {
+            candidates,
+            chosen_bits,
+            forced_bits,
+            picks,
+            ..
+        } = decision;
+        for lanes in candidates[..candidate_count].chunks(LANE_COUNT) {
+            let mut entries = [segment::FALSE; LANE_COUNT];
+            for (entry, &run) in entries.iter_mut().zip(lanes) {
+                *entry = runs[run as usize].entry;
+            }
+            let holds = segment::hold(leaves, facts, entries);
+            for (&run, holds) in lanes.iter().zip(holds) {
+                let run = &runs[run as usize];
+                let experiment = run.experiment as usize;
+                let word = experiment / 64;
+                let bit = u64::from(holds) << (experiment % 64) & !forced_bits[word];
+                chosen_bits[word] |= bit;
+                if bit != 0 {
+                    picks[experiment] = run.variant;
+                }
+            }
+        }
+    }
+
+    /// The experiments that take part, in the file's order; leaves the bits clean.
+    fn collect(&self, decision: &mut Decision) {
+        let Decision {
+            chosen,
+            chosen_bits,
+            forced_bits,
+            picks,
+            ..
+        } = decision;
+        for (index, word) in chosen_bits.iter_mut().enumerate() {
+            let mut rest = std::mem::take(word);
+            if rest == 0 {
+                continue;
+            }
+            forced_bits[index] = 0;
+            while rest != 0 {
+                let experiment = index * 64 + rest.trailing_zeros() as usize;
+                rest &= rest - 1;
+                chosen.push(self.chosen(picks[experiment]));
+            }
+        }
+    }
+
+    fn forced_variant(&self, experiment: ExperimentIndex, units: &Units<'_>) -> Option<u32> {
+        let entries = units.present().filter_map(|(kind, value)| {
+            let entries = self.overrides(kind, value);
+            let place = entries
+                .binary_search_by_key(&experiment.0, |entry| entry.experiment)
+                .ok()?;
+            Some(&entries[place])
+        });
+        entries.min_by_key(|entry| entry.rank).map(|entry| entry.variant)
+    }
+
+    fn drawn_variant(
+        &self,
+        experiment: ExperimentIndex,
+        units: &Units<'_>,
+        facts: &Facts,
+        decision: &mut Decision,
+    ) -> Option<u32> {
+        let Tables {
+            layers,
+            ends,
+            runs,
+            leaves,
+            text,
+            ..
+        } = self.tables;
+        let record = self.tables.experiments[experiment.0 as usize];
+        let layer = layers.get(record.layer as usize)?;
+        let unit = units.value(UnitKind(record.unit_kind as u16))?;
+        decision.salted.set_unit(unit);
+        let run = &runs[layer.run(ends, layer.bucket(&mut decision.salted, text)) as usize];
+        let takes_part = run.experiment == experiment.0 && segment::holds(leaves, facts.words(), run.entry);
+        takes_part.then_some(run.variant)
+    }
+
+    /// Where overrides force a unit.
+    fn overrides(&self, kind: UnitKind, value: &str) -> &'p [OverrideRecord] {
+        let Tables {
+            override_keys,
+            overrides,
+            ..
+        } = self.tables;
+        let hash = override_hash(u32::from(kind.0), value);
+        let key = self.find(self.header.override_index, hash, |index| {
+            let key = &override_keys[index as usize];
+            key.unit_kind == u32::from(kind.0) && self.bytes(key.value) == value.as_bytes()
+        });
+        key.map_or(&[], |index| {
+            let key = &override_keys[index as usize];
+            &overrides[key.entry_first as usize..][..key.entry_count as usize]
+        })
+    }
+
+    #[inline]
+    fn chosen(&self, variant: u32) -> Chosen {
+        let record = &self.tables.variants[variant as usize];
+        Chosen {
+            experiment: ExperimentIndex(record.experiment),
+            group: record.group,
+            variant,
+        }
+    }
+
+    // ── Bytes made when the plan was compiled ──────────────────────────────
+
     /// `"new_home":"test"`
+    #[inline]
     pub fn answer_fragment(&self, chosen: &Chosen) -> &'p [u8] {
-        b""
+        self.bytes(self.variant(chosen).answer)
     }
 
     /// `"new_home":{"rows":5}`, if the group has a payload.
     pub fn payload_fragment(&self, chosen: &Chosen) -> Option<&'p [u8]> {
-        None
+        let payload = self.variant(chosen).payload;
+        (payload.size != 0).then(|| self.bytes(payload))
     }
 
     /// `"test"`
     pub fn group_json(&self, chosen: &Chosen) -> &'p [u8] {
-        b""
+        &self.answer_fragment(chosen)[self.experiment_json(chosen.experiment).len() + 1..]
     }
 
     /// `{"rows":5}`, if the group has a payload.
     pub fn payload_json(&self, chosen: &Chosen) -> Option<&'p [u8]> {
-        None
+        let fragment = self.payload_fragment(chosen)?;
+        Some(&fragment[self.experiment_json(chosen.experiment).len() + 1..])
     }
 
     /// `"new_home"`
     pub fn experiment_json(&self, experiment: ExperimentIndex) -> &'p [u8] {
-        b""
+        self.bytes(self.tables.experiments[experiment.0 as usize].json)
     }
 
     /// Field 5 of an `Exposure`: tag, length and the `Assignment`.
+    #[inline]
     pub fn exposure_fragment(&self, chosen: &Chosen) -> &'p [u8] {
-        b""
+        let variant = self.variant(chosen);
+        let start = variant.answer.range().end;
+        &self.tables.text[start..start + variant.exposure_size as usize]
     }
 
     /// Whether an override, and not the unit's bucket, chose.
     pub fn is_forced(&self, chosen: &Chosen) -> bool {
-        false
+        self.variant(chosen).forced != 0
+    }
+
+    #[inline]
+    fn variant(&self, chosen: &Chosen) -> &'p VariantRecord {
+        &self.tables.variants[chosen.variant as usize]
+    }
+
+    // ── Tables ─────────────────────────────────────────────────────────────
+
+    pub(super) fn tables(&self) -> &Tables<'p> {
+        &self.tables
+    }
+
+    #[inline]
+    pub(super) fn attribute_record(&self, attribute: AttributeIndex) -> &'p AttributeRecord {
+        &self.tables.attributes[usize::from(attribute.0)]
+    }
+
+    #[inline]
+    pub(super) fn bytes(&self, span: Span) -> &'p [u8] {
+        &self.tables.text[span.range()]
+    }
+
+    fn str(&self, span: Span) -> &'p str {
+        std::str::from_utf8(self.bytes(span)).expect("names are UTF-8: checked when the plan was opened")
+    }
+
+    /// What a key stands for in one of the hash tables.
+    #[inline]
+    pub(super) fn find(&self, index: Index, hash: u64, equals: impl Fn(u32) -> bool) -> Option<u32> {
+        let slots = &self.tables.slots[index.first as usize..][..=index.mask as usize];
+        let (mut place, tag) = (hash as u32 & index.mask, (hash >> 32) as u32);
+        loop {
+            let slot = slots[place as usize];
+            if slot.index == NONE {
+                return None;
+            }
+            if slot.tag == tag && equals(slot.index) {
+                return Some(slot.index);
+            }
+            place = (place + 1) & index.mask;
+        }
+    }
+}
+
+/// The hash of an override's key.
+pub(super) fn override_hash(unit_kind: u32, value: &str) -> u64 {
+    xxh3_64_with_seed(value.as_bytes(), u64::from(unit_kind))
+}
+
+/// The declared type; a number that stands for none was refused at opening.
+#[inline]
+pub(super) fn kind_of(record: &AttributeRecord) -> AttributeKind {
+    match record.kind {
+        0 => AttributeKind::String,
+        1 => AttributeKind::Number,
+        2 => AttributeKind::Bool,
+        3 => AttributeKind::Version,
+        _ => AttributeKind::StringList,
     }
 }

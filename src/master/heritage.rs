@@ -1,1 +1,423 @@
-//! master/heritage
+//! What crosses a fork: everything that outlives a child and is handed to the
+//! next one. The settings are turned here, once, into what each process is given.
+//!
+//! ```text
+//! runtime_dir/lock                       one instance a directory; the pid of the one that runs
+//! runtime_dir/metrics                    one block a process, two a worker slot
+//! runtime_dir/rings/INSTANCE/RING        two a worker slot that records
+//! listening sockets                      one a worker on each address of its pool
+//! ```
+//! The master writes none of these but its own block of metrics.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::sched::{CpuSet, sched_getaffinity};
+use nix::unistd::Pid;
+
+use super::listen::{self, Bound, ListenFault};
+use crate::config::settings::{Directories, Fault, Pool, Route, Settings, SinkKind};
+use crate::endpoint::{AppOptions, RouteGroup};
+use crate::exposure::ring;
+use crate::http;
+use crate::limits;
+use crate::logger;
+use crate::metrics::{self, Block, Table};
+use crate::sys::channel::Channel;
+use crate::sys::region::Region;
+use crate::sys::socket::Takeover;
+use crate::worker::{self, Listener, PoolOptions, Rings, Setup};
+
+/// How long workers serve on after their master is gone.
+const ORPHAN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why an instance can't be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum HeritageFault {
+    /// No experiments file is named.
+    #[error("no experiments file; `--experiments FILE` or `experiments = \"…\"` in splitd.toml would be right")]
+    NoExperiments,
+    /// A file or a directory.
+    #[error("{what} {path}: {error}")]
+    Refused {
+        /// What was to be done: `can't make`.
+        what: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// The system's word.
+        error: io::Error,
+    },
+    /// Another instance.
+    #[error("{path}: another instance{holder} runs there; `--set runtime_dir=…` gives this one its own")]
+    Held {
+        /// The directory.
+        path: PathBuf,
+        /// ` (pid 12)`, where known.
+        holder: String,
+    },
+    /// An address.
+    #[error(transparent)]
+    Listen(#[from] ListenFault),
+    /// A setting that the machine contradicts.
+    #[error("{0}")]
+    Setting(Fault),
+    /// More workers than there may be.
+    #[error("{count} workers in all; at most {} would be right", limits::SLOT_COUNT_MAX)]
+    TooManyWorkers {
+        /// Workers wanted.
+        count: usize,
+    },
+    /// Random bytes, CPUs.
+    #[error("the system refuses {what}: {reason}")]
+    System {
+        /// What.
+        what: &'static str,
+        /// Its word.
+        reason: String,
+    },
+}
+
+fn refused(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HeritageFault {
+    let path = path.to_owned();
+    move |error| HeritageFault::Refused { what, path, error }
+}
+
+/// One worker's place in the instance.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// Its pool, by the settings' order.
+    pub pool: usize,
+    /// Its number in the pool.
+    pub index: usize,
+    /// The CPU it is pinned to.
+    pub cpu: Option<usize>,
+    /// `assign/0`.
+    pub name: String,
+    /// Whether its routes record exposures.
+    records: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Heritage {
+    /// Unique for ever; in every exposure's id.
+    pub instance: u64,
+    /// Where the instance keeps its things.
+    pub directories: Directories,
+    /// The slots, pool after pool.
+    pub places: Vec<Place>,
+    settings: Settings,
+    experiments: PathBuf,
+    bound: Vec<Vec<Bound>>,
+    metrics_file: File,
+    metrics: Region,
+    lock: File,
+}
+
+impl Heritage {
+    /// Takes the directory, binds the sockets, lays out the metrics. What it has
+    /// done is undone by leaving: sockets close, the lock goes.
+    ///
+    /// # Errors
+    /// See [`HeritageFault`]; the first thing that can't be had.
+    pub fn prepare(settings: Settings, directories: Directories) -> Result<Heritage, HeritageFault> {
+        let experiments = settings.experiments.clone().ok_or(HeritageFault::NoExperiments)?;
+        let experiments = std::path::absolute(&experiments).map_err(refused("can't find", &experiments))?;
+        let cpus = available_cpus()?;
+        let places = places(&settings, &cpus)?;
+        for directory in [&directories.state_dir, &directories.runtime_dir] {
+            fs::create_dir_all(directory).map_err(refused("can't make the directory", directory))?;
+        }
+        let (lock, takeover) = take_lock(&directories.runtime_dir)?;
+        let mut bound = Vec::new();
+        for (number, pool) in settings.pools.iter().enumerate() {
+            let count = places.iter().filter(|place| place.pool == number).count();
+            bound.push(listen::bind(pool, count, takeover)?);
+        }
+        let (metrics_file, metrics) = make_metrics(&directories.runtime_dir, places.len())?;
+        let instance = getrandom::u64().map_err(|error| HeritageFault::System {
+            what: "random bytes",
+            reason: error.to_string(),
+        })?;
+        Ok(Heritage {
+            instance,
+            directories,
+            places,
+            settings,
+            experiments,
+            bound,
+            metrics_file,
+            metrics,
+            lock,
+        })
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The experiments file, absolute.
+    #[must_use]
+    pub fn experiments(&self) -> &Path {
+        &self.experiments
+    }
+
+    /// Each pool's sockets, in the settings' order.
+    #[must_use]
+    pub fn bound(&self) -> &[Vec<Bound>] {
+        &self.bound
+    }
+
+    /// The pool of a slot.
+    #[must_use]
+    pub fn pool(&self, slot: usize) -> &Pool {
+        &self.settings.pools[self.places[slot].pool]
+    }
+
+    /// The master's block of metrics.
+    #[must_use]
+    pub fn block(&self) -> Block<'_> {
+        self.table().block(metrics::MASTER_BLOCK)
+    }
+
+    fn table(&self) -> Table<'_> {
+        Table::attach(self.metrics.words()).expect("the region that was laid out here")
+    }
+
+    /// Levels of a dead process say nothing any more; its counts stay.
+    pub fn clear_gauges(&self, block: usize) {
+        let block = self.table().block(block);
+        for row in metrics::FAMILIES.iter().filter(|row| row.kind != metrics::Kind::Counter) {
+            block.set(row.family, 0);
+        }
+    }
+
+    /// Makes the two rings of every slot that records.
+    ///
+    /// # Errors
+    /// If there is no room for them, mostly.
+    pub fn make_rings(&self) -> Result<(), HeritageFault> {
+        let directory = self.ring_directory();
+        fs::create_dir_all(&directory).map_err(refused("can't make the directory", &directory))?;
+        let size = ring::region_size(self.settings.logger.ring_size);
+        for (slot, _) in self.places.iter().enumerate().filter(|(_, place)| place.records) {
+            for (which, path) in self.ring_paths(slot).iter().enumerate() {
+                let region = Region::create_file(path, size).map_err(refused("can't make the ring", path))?;
+                let ring = (slot * 2 + which) as u16;
+                ring::format(region.words(), ring::Identity { instance: self.instance, ring, slot: slot as u16 });
+            }
+        }
+        Ok(())
+    }
+
+    fn ring_directory(&self) -> PathBuf {
+        self.directories.runtime_dir.join("rings").join(format!("{:016x}", self.instance))
+    }
+
+    fn ring_paths(&self, slot: usize) -> [PathBuf; 2] {
+        [0, 1].map(|which| self.ring_directory().join(format!("{:05}", slot * 2 + which)))
+    }
+
+    /// What a worker is given: copies of its descriptors, which are all that it keeps.
+    ///
+    /// # Errors
+    /// If there are no descriptors left.
+    pub fn worker(&self, slot: usize, which: usize, plan: &OwnedFd) -> io::Result<WorkerEstate> {
+        let place = &self.places[slot];
+        let first = slot - place.index;
+        let listeners = self.bound[place.pool]
+            .iter()
+            .map(|bound| {
+                Ok(Listener {
+                    fd: bound.fd.try_clone()?,
+                    slot: first + bound.index,
+                    address: bound.address.clone(),
+                })
+            })
+            .collect::<io::Result<Vec<Listener>>>()?;
+        let plan = plan.try_clone()?;
+        let keep = (listeners.iter().map(|listener| listener.fd.as_raw_fd()))
+            .chain([plan.as_raw_fd()])
+            .collect();
+        Ok(WorkerEstate {
+            options: self.pool_options(slot),
+            listeners,
+            plan,
+            rings: place.records.then(|| Rings { paths: self.ring_paths(slot) }),
+            metrics: Region::of_file(&self.metrics_file)?,
+            which,
+            keep,
+        })
+    }
+
+    fn pool_options(&self, slot: usize) -> PoolOptions {
+        let (place, pool) = (&self.places[slot], self.pool(slot));
+        PoolOptions {
+            name: pool.name.clone(),
+            slot,
+            index: place.index,
+            cpu: place.cpu,
+            routes: route_groups(pool),
+            app: AppOptions {
+                validation_strict: pool.validation_strict,
+                record_empty: pool.record_empty,
+                record_context: pool.record_context,
+                batch_body_size_max: pool.batch_body_size_max,
+            },
+            limits: http::Limits {
+                head_size_max: pool.head_size_max,
+                body_size_max: pool.body_size_max,
+                idle_timeout: pool.idle_timeout,
+                head_timeout: pool.head_timeout,
+                body_timeout: pool.body_timeout,
+                write_timeout: pool.write_timeout,
+                linger_timeout: pool.linger_timeout,
+                ..http::Limits::default()
+            },
+            connection_count_max: pool.connection_count_max,
+            drain_idle: self.settings.drain_idle,
+            orphan_timeout: ORPHAN_TIMEOUT,
+        }
+    }
+
+    /// Removes what names the instance, at its clean end: socket files and the
+    /// lock's text. Rings that are not empty stay for the next instance.
+    pub fn clear(&mut self) {
+        let paths = self.bound.iter().flatten().filter_map(|bound| bound.path.as_ref());
+        for path in paths {
+            let _ = fs::remove_file(path);
+        }
+        let _ = self.lock.set_len(0);
+    }
+}
+
+/// What one worker is given, before its channel is made.
+pub struct WorkerEstate {
+    options: PoolOptions,
+    listeners: Vec<Listener>,
+    plan: OwnedFd,
+    rings: Option<Rings>,
+    metrics: Region,
+    which: usize,
+    /// The descriptors among it.
+    pub keep: Vec<RawFd>,
+}
+
+impl WorkerEstate {
+    /// The worker's whole life, in the child.
+    #[must_use]
+    pub fn run(self, channel: Channel) -> i32 {
+        worker::run(Setup {
+            options: self.options,
+            listeners: self.listeners,
+            plan: self.plan,
+            rings: self.rings,
+            metrics: self.metrics,
+            which: self.which,
+            channel,
+        })
+    }
+}
+
+/// The routes of a pool that this build answers.
+fn route_groups(pool: &Pool) -> Vec<RouteGroup> {
+    pool.routes.iter().filter_map(|route| route_group(*route)).collect()
+}
+
+/// The endpoints' name for a setting's route; none where this build has none yet.
+#[must_use]
+pub fn route_group(route: Route) -> Option<RouteGroup> {
+    match route {
+        Route::Assign => Some(RouteGroup::Assign),
+        Route::Batch => Some(RouteGroup::Batch),
+        Route::Health => Some(RouteGroup::Health),
+        Route::Metrics => Some(RouteGroup::Metrics),
+        Route::Explain | Route::Status => None,
+    }
+}
+
+fn places(settings: &Settings, cpus: &[usize]) -> Result<Vec<Place>, HeritageFault> {
+    let mut places = Vec::new();
+    for (number, pool) in settings.pools.iter().enumerate() {
+        let cpus = pool.worker_cpus(cpus).map_err(HeritageFault::Setting)?;
+        let records = route_groups(pool).into_iter().any(RouteGroup::records);
+        places.extend(cpus.into_iter().enumerate().map(|(index, cpu)| Place {
+            pool: number,
+            index,
+            cpu,
+            name: format!("{}/{index}", pool.name),
+            records,
+        }));
+    }
+    if places.len() > limits::SLOT_COUNT_MAX {
+        return Err(HeritageFault::TooManyWorkers { count: places.len() });
+    }
+    Ok(places)
+}
+
+fn available_cpus() -> Result<Vec<usize>, HeritageFault> {
+    let set = sched_getaffinity(Pid::from_raw(0)).map_err(|error| HeritageFault::System {
+        what: "its list of CPUs",
+        reason: error.to_string(),
+    })?;
+    Ok((0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false)).collect())
+}
+
+/// The lock on the directory; and whether the one who had it last was killed, so
+/// that its workers may still be serving.
+fn take_lock(runtime_dir: &Path) -> Result<(File, Takeover), HeritageFault> {
+    let path = runtime_dir.join("lock");
+    let mut lock = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(refused("can't open", &path))?;
+    let held = lock.try_lock();
+    let mut text = String::new();
+    // Another's pid is a courtesy to whoever reads the fault.
+    let _ = lock.read_to_string(&mut text);
+    let holder = text.trim();
+    match held {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let holder = if holder.is_empty() { String::new() } else { format!(" (pid {holder})") };
+            return Err(HeritageFault::Held { path: runtime_dir.to_owned(), holder });
+        }
+        Err(TryLockError::Error(error)) => return Err(refused("can't lock", &path)(error)),
+    }
+    let takeover = if holder.is_empty() { Takeover::No } else { Takeover::Yes };
+    let written = lock
+        .rewind()
+        .and_then(|()| lock.set_len(0))
+        .and_then(|()| lock.write_all(format!("{}\n", std::process::id()).as_bytes()));
+    written.map_err(refused("can't write", &path))?;
+    Ok((lock, takeover))
+}
+
+fn make_metrics(runtime_dir: &Path, slot_count: usize) -> Result<(File, Region), HeritageFault> {
+    let path = runtime_dir.join("metrics");
+    // Workers of a killed master go on writing to the file they mapped, unnamed.
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(refused("can't replace", &path)(error));
+        }
+        _ => {}
+    }
+    let count = metrics::block_count(slot_count);
+    let make = || {
+        let region = Region::create_file(&path, metrics::region_size(count))?;
+        let file = OpenOptions::new().read(true).write(true).open(&path)?;
+        Ok((file, region))
+    };
+    let (file, region) = make().map_err(refused("can't make", &path))?;
+    let table = Table::format(region.words(), count);
+    table.block(metrics::MASTER_BLOCK).claim(metrics::Process::Master, "");
+    Ok((file, region))
+}

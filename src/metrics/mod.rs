@@ -442,9 +442,9 @@ impl Block<'_> {
     #[must_use]
     pub fn process(&self) -> Option<Process> {
         match self.words[0].load(Relaxed) {
-            1 => Some(Process::Master),
-            2 => Some(Process::Logger),
-            3 => Some(Process::Worker),
+            1 => Some(Master),
+            2 => Some(Logger),
+            3 => Some(Worker),
             _ => None,
         }
     }

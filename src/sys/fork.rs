@@ -12,7 +12,7 @@
 //! - Nothing signals a child when its parent dies: workers outlive a killed master.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use nix::errno::Errno;
@@ -129,12 +129,13 @@ pub fn fork(body: impl FnOnce() -> i32) -> io::Result<Child> {
 }
 
 /// The same, and the child first closes every descriptor but standard input,
-/// output and error and those in `keep`. The closure may own or use no other.
+/// output and error and those in `keep`, by their numbers. The closure may own or
+/// use no other.
 ///
 /// # Errors
 /// As [`fork`].
-pub fn fork_keeping(keep: &[BorrowedFd<'_>], body: impl FnOnce() -> i32) -> io::Result<Child> {
-    let mut keep: Vec<u32> = keep.iter().map(|kept| kept.as_raw_fd() as u32).collect();
+pub fn fork_keeping(keep: &[RawFd], body: impl FnOnce() -> i32) -> io::Result<Child> {
+    let mut keep: Vec<u32> = keep.iter().map(|kept| *kept as u32).collect();
     keep.extend([0, 1, 2]);
     keep.sort_unstable();
     keep.dedup();
@@ -279,7 +280,7 @@ mod tests {
         let _alone = crate::sys::alone();
         let (kept, kept_other) = Channel::pair().unwrap();
         let (lost, lost_other) = Channel::pair().unwrap();
-        let child = fork_keeping(&[kept.as_fd()], || {
+        let child = fork_keeping(&[kept.as_fd().as_raw_fd()], || {
             let sent = kept.send(b"mine", None).is_ok();
             let closed = lost.send(b"not mine", None).is_err();
             i32::from(!(sent && closed))

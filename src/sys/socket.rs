@@ -110,16 +110,26 @@ pub fn local_address(listener: impl AsFd) -> io::Result<SocketAddr> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
+/// Whether a socket file on which somebody answers may be taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Takeover {
+    /// No: it is another instance's.
+    No,
+    /// Yes: the one who answers is a worker whose master was killed. It goes on
+    /// with the connections it has; new ones come here.
+    Yes,
+}
+
 /// Listens on a socket file. One that is left from before is removed if nobody
-/// answers on it.
+/// answers on it, or if it is to be taken over.
 ///
 /// # Errors
 /// `AddrInUse` where somebody answers, `AlreadyExists` where the file is no
 /// socket, `InvalidInput` where the path is too long (107 bytes), the kernel's
 /// word otherwise.
-pub fn listen_unix(path: &Path, mode: u32, backlog_count: i32) -> io::Result<OwnedFd> {
+pub fn listen_unix(path: &Path, mode: u32, backlog_count: i32, takeover: Takeover) -> io::Result<OwnedFd> {
     let address = unix_address(path)?;
-    remove_stale(path, &address)?;
+    remove_stale(path, &address, takeover)?;
     let listener = unix_socket()?;
     bind(listener.as_raw_fd(), &address)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
@@ -142,7 +152,7 @@ fn unix_address(path: &Path) -> io::Result<UnixAddr> {
     })
 }
 
-fn remove_stale(path: &Path, address: &UnixAddr) -> io::Result<()> {
+fn remove_stale(path: &Path, address: &UnixAddr, takeover: Takeover) -> io::Result<()> {
     let found = match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         found => found?,
@@ -152,6 +162,7 @@ fn remove_stale(path: &Path, address: &UnixAddr) -> io::Result<()> {
     }
     match connect(unix_socket()?.as_raw_fd(), address) {
         Err(Errno::ECONNREFUSED) => std::fs::remove_file(path),
+        Ok(()) | Err(Errno::EAGAIN) if takeover == Takeover::Yes => std::fs::remove_file(path),
         Err(Errno::ENOENT) => Ok(()),
         // A full queue is somebody's queue.
         Ok(()) | Err(Errno::EAGAIN) => Err(Errno::EADDRINUSE.into()),
@@ -303,15 +314,15 @@ mod tests {
         let _alone = crate::sys::alone();
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("assign.0.sock");
-        let listener = listen_unix(&path, 0o660, 128).unwrap();
-        assert_eq!(listen_unix(&path, 0o660, 128).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let listener = listen_unix(&path, 0o660, 128, Takeover::No).unwrap();
+        assert_eq!(listen_unix(&path, 0o660, 128, Takeover::No).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         // The question whether anybody answers was a connection too.
         drop(accepted(&listener));
         let client = UnixStream::connect(&path).unwrap();
         let connection = accepted(&listener);
         send(&connection, b"hello").unwrap();
         drop((client, listener));
-        let listener = listen_unix(&path, 0o600, 128).unwrap();
+        let listener = listen_unix(&path, 0o600, 128, Takeover::No).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         UnixStream::connect(&path).unwrap();
         drop(listener);
@@ -322,11 +333,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("precious");
         std::fs::write(&path, "data").unwrap();
-        let refused = listen_unix(&path, 0o660, 128).unwrap_err();
+        let refused = listen_unix(&path, 0o660, 128, Takeover::No).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "data");
         let long = directory.path().join("x".repeat(120));
-        let refused = listen_unix(&long, 0o660, 128).unwrap_err();
+        let refused = listen_unix(&long, 0o660, 128, Takeover::No).unwrap_err();
         assert!(refused.to_string().contains("107"), "{refused}");
     }
 }

@@ -6,7 +6,7 @@
 
 use std::os::fd::OwnedFd;
 
-use crate::http::connection::Connection;
+use crate::http::Connection;
 
 /// Names one connection: its slot, and which of the slot's connections it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +43,8 @@ pub struct Open {
     pub awaits_write: bool,
     /// Its write side is shut; input is thrown away until FIN or the linger timeout.
     pub lingers: bool,
+    /// `Connection::turn` when its timer was armed last.
+    pub turn: u32,
     /// The peer shut its write side.
     pub ended: bool,
 }
@@ -135,6 +137,7 @@ mod tests {
             readable: false,
             awaits_write: false,
             lingers: false,
+            turn: 0,
             ended: false,
         }
     }

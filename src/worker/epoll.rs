@@ -1,1 +1,549 @@
-//! epoll
+//! The worker's loop over epoll, through mio: readiness comes in, bytes move,
+//! the connection decides. Edge-triggered, so what was not read or accepted to
+//! the end is remembered and gone on with in the next turn, after the others.
+//!
+//! Invariants
+//! - A request costs one `recv` and one `send`; a read shorter than its buffer
+//!   has emptied the socket (epoll(7)), and the next byte makes a new edge.
+//! - The workspace's output belongs to one connection at a time: it is sent, or
+//!   moved to the connection's own slot, before the next is looked at.
+//! - Nobody is read from more than [`READS_A_TURN`] buffers a turn.
+//! - When slots run out, whoever holds one longest goes; nobody else notices.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
+
+use mio::event::Event;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::clock::{self, Now};
+use crate::endpoint::App;
+use crate::http::{Connection, Output, Wait, Workspace};
+use crate::limits::{ANSWER_SIZE_MAX, READ_BUFFER_SIZE};
+use crate::metrics::{Block, CLOSE_REASONS, Family};
+use crate::sys::socket;
+
+use super::connections::{Connections, Key, Open};
+use super::control::{Control, Task};
+use super::timers::{Class, Timers};
+use super::{Listener, Outcome, PoolOptions};
+
+/// Buffers read from one connection before the others have their turn.
+const READS_A_TURN: usize = 4;
+/// Connections accepted from one socket before the others have their turn.
+const ACCEPTS_A_TURN: usize = 64;
+/// Events taken from the kernel at once.
+const EVENTS_A_TURN: usize = 1024;
+/// A loop turns at least this often, so that a watchdog can tell it from a dead one.
+const TURN_MAX: Duration = Duration::from_millis(500);
+/// How soon to try again to accept when there was no room or no descriptor.
+const STARVED_RETRY: Duration = Duration::from_millis(50);
+/// Descriptors that are not connections: listeners aside, epoll, channel, log.
+const OTHER_DESCRIPTORS: usize = 32;
+
+const CHANNEL: Token = Token(usize::MAX);
+/// Slot indexes stop below this; from here on a token names a listener.
+const LISTENER_TOKENS: usize = 0xFFFF_0000;
+
+/// Why a connection is closed, in the order of `metrics::CLOSE_REASONS`.
+#[derive(Debug, Clone, Copy)]
+enum Reason {
+    Peer,
+    Answered,
+    IdleTimeout,
+    Slow,
+    Evicted,
+    Drained,
+    Refused,
+    Error,
+}
+const _: () = assert!(CLOSE_REASONS.len() == Reason::Error as usize + 1);
+
+/// A listening socket, and whether it is served here.
+struct Gate {
+    listener: Listener,
+    served: bool,
+    /// The kernel may hold more connections than were accepted.
+    ready: bool,
+}
+
+/// A drain under way.
+struct Drain {
+    idle_ns: Option<u64>,
+    deadline_ns: u64,
+}
+
+/// The loop and all it keeps.
+pub struct Backend<'r> {
+    poll: Poll,
+    events: Events,
+    gates: Vec<Gate>,
+    connections: Connections,
+    timers: Timers,
+    workspace: Workspace,
+    read_buffer: Box<[u8]>,
+    /// Connections that have more to read than their turn allowed.
+    again: Vec<Key>,
+    next: Vec<Key>,
+    control: Control,
+    drain: Option<Drain>,
+    drain_idle: Duration,
+    starved: bool,
+    /// The channel may hold more orders than were taken.
+    ordered: bool,
+    own_slot: usize,
+    block: Block<'r>,
+}
+
+impl<'r> Backend<'r> {
+    /// Takes all memory and serves the worker's own sockets from the next turn on.
+    ///
+    /// # Errors
+    /// If the kernel refuses an epoll instance or one of the sockets.
+    pub fn new(
+        options: &PoolOptions,
+        listeners: Vec<Listener>,
+        control: Control,
+        block: Block<'r>,
+    ) -> io::Result<Backend<'r>> {
+        let count_max = connection_count_max(options, listeners.len())?;
+        let limits = options.limits;
+        let durations = [
+            limits.idle_timeout,
+            limits.head_timeout,
+            limits.body_timeout,
+            limits.write_timeout,
+            limits.linger_timeout,
+        ];
+        let gates = listeners.into_iter().map(|listener| Gate { listener, served: false, ready: false });
+        let mut backend = Backend {
+            poll: Poll::new()?,
+            events: Events::with_capacity(EVENTS_A_TURN),
+            gates: gates.collect(),
+            connections: Connections::new(count_max),
+            timers: Timers::new(count_max, durations),
+            workspace: Workspace::new(limits, ANSWER_SIZE_MAX),
+            read_buffer: vec![0; READ_BUFFER_SIZE].into_boxed_slice(),
+            again: Vec::with_capacity(count_max),
+            next: Vec::with_capacity(count_max),
+            control,
+            drain: None,
+            drain_idle: options.drain_idle,
+            starved: false,
+            ordered: true,
+            own_slot: options.slot,
+            block,
+        };
+        if let Some(channel) = backend.control.descriptor() {
+            backend.poll.registry().register(&mut SourceFd(&channel.as_raw_fd()), CHANNEL, Interest::READABLE)?;
+        }
+        backend.serve_gates(options.slot, true)?;
+        Ok(backend)
+    }
+
+    /// Turns until there is a new plan, or nothing left to do.
+    ///
+    /// # Errors
+    /// If the kernel refuses to wait: a broken belief, since all of it was registered.
+    pub fn serve(&mut self, app: &mut App<'_, 'r>) -> io::Result<Outcome> {
+        self.control.in_force();
+        loop {
+            let timeout = self.timeout(clock::now());
+            match self.poll.poll(&mut self.events, Some(timeout)) {
+                Err(fault) if fault.kind() == io::ErrorKind::Interrupted => continue,
+                other => other?,
+            }
+            let now = clock::now();
+            self.workspace.set_time(now);
+            self.block.add(Family::LoopTurns, 1);
+            app.desk().beat();
+            self.take_events(now, app);
+            self.go_on_reading(now, app);
+            self.expire(now, app);
+            self.block.set(Family::Connections, self.connections.count() as u64);
+            if let Some(outcome) = self.take_orders(now)? {
+                return Ok(outcome);
+            }
+            if self.drained(now) {
+                self.block.set(Family::Connections, 0);
+                return Ok(Outcome::Leave);
+            }
+        }
+    }
+
+    fn timeout(&self, now: Now) -> Duration {
+        if !self.again.is_empty() || (!self.starved && self.gates.iter().any(|gate| gate.ready)) {
+            return Duration::ZERO;
+        }
+        let most = if self.starved { STARVED_RETRY } else { TURN_MAX };
+        self.timers.next(now).map_or(most, |next| next.min(most))
+    }
+
+    fn take_events(&mut self, now: Now, app: &mut App<'_, '_>) {
+        // The list is filled by the poll alone; taken out so that the rest of
+        // `self` can be worked on, and put back.
+        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        for event in &events {
+            match event.token() {
+                CHANNEL => self.ordered = true,
+                Token(token) if token as u32 as usize >= LISTENER_TOKENS => {
+                    self.gates[token - LISTENER_TOKENS].ready = true;
+                }
+                Token(token) => self.take_event(event, Key::from_word(token as u64), now, app),
+            }
+        }
+        self.events = events;
+        self.starved = false;
+        for gate in 0..self.gates.len() {
+            self.accept(gate, now);
+        }
+    }
+
+    fn take_event(&mut self, event: &Event, key: Key, now: Now, app: &mut App<'_, '_>) {
+        let Some(open) = self.connections.get(key) else { return };
+        if event.is_readable() || event.is_read_closed() || event.is_error() {
+            open.readable = true;
+        }
+        self.progress(key, now, app);
+    }
+
+    fn go_on_reading(&mut self, now: Now, app: &mut App<'_, '_>) {
+        std::mem::swap(&mut self.again, &mut self.next);
+        for index in 0..self.next.len() {
+            self.progress(self.next[index], now, app);
+        }
+        self.next.clear();
+    }
+
+    /// Moves one connection as far as it goes without waiting.
+    fn progress(&mut self, key: Key, now: Now, app: &mut App<'_, '_>) {
+        let mut reads = 0;
+        let mut wrote = false;
+        let closing = loop {
+            let Some(open) = self.connections.get(key) else { return };
+            if open.lingers {
+                return self.linger(key);
+            }
+            match open.connection.poll_output(&self.workspace) {
+                Output::Send(bytes) => match socket::send(&open.socket, bytes) {
+                    Ok(size) => {
+                        self.block.add(Family::BytesSent, size as u64);
+                        open.connection.handle_sent(size, now, &mut self.workspace, app);
+                        wrote = true;
+                    }
+                    Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => {
+                        if !self.await_write(key) {
+                            break Some(Reason::Error);
+                        }
+                        break None;
+                    }
+                    Err(_) => break Some(Reason::Peer),
+                },
+                Output::Close => break Some(if open.ended { Reason::Peer } else { Reason::Answered }),
+                Output::Receive => {
+                    if !open.readable || !open.connection.wants_input() {
+                        break None;
+                    }
+                    if reads == READS_A_TURN {
+                        self.again.push(key);
+                        break None;
+                    }
+                    if self.workspace.carry_free() == 0 && !open.connection.holds_carry() {
+                        self.evict(&[Class::Head, Class::Body]);
+                    }
+                    let Some(open) = self.connections.get(key) else { return };
+                    match socket::recv(&open.socket, &mut self.read_buffer) {
+                        Ok(0) => {
+                            (open.readable, open.ended) = (false, true);
+                            open.connection.handle_eof(now, &mut self.workspace, app);
+                        }
+                        Ok(size) => {
+                            reads += 1;
+                            self.block.add(Family::BytesReceived, size as u64);
+                            open.readable = size == self.read_buffer.len();
+                            let input = &self.read_buffer[..size];
+                            open.connection.handle_input(input, now, &mut self.workspace, app);
+                        }
+                        Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => open.readable = false,
+                        Err(_) => break Some(Reason::Peer),
+                    }
+                }
+            }
+        };
+        match closing {
+            Some(reason) => self.close(key, reason, now),
+            None => self.rearm(key, wrote, now),
+        }
+    }
+
+    /// The socket takes no more: the output moves out of the workspace, and the
+    /// kernel is asked to say when there is room. False if that can't be.
+    fn await_write(&mut self, key: Key) -> bool {
+        let holds = self.connections.get(key).is_some_and(|open| open.connection.holds_pending());
+        if !holds && self.workspace.pending_free() == 0 {
+            self.evict(&[Class::Write]);
+        }
+        let Some(open) = self.connections.get(key) else { return false };
+        if open.connection.handle_blocked(&mut self.workspace).is_err() {
+            return false;
+        }
+        if !open.awaits_write {
+            open.awaits_write = true;
+            let both = Interest::READABLE | Interest::WRITABLE;
+            let raw = open.socket.as_raw_fd();
+            let token = Token(key.to_word() as usize);
+            return self.poll.registry().reregister(&mut SourceFd(&raw), token, both).is_ok();
+        }
+        true
+    }
+
+    /// Starts the timer anew where what is waited for has changed or moved on.
+    fn rearm(&mut self, key: Key, wrote: bool, now: Now) {
+        let Some(open) = self.connections.get(key) else { return };
+        let class = match open.connection.wait() {
+            Wait::Idle => Class::Idle,
+            Wait::Head => Class::Head,
+            Wait::Body => Class::Body,
+            Wait::Write => Class::Write,
+        };
+        let turn = open.connection.turn();
+        let moved = turn != open.turn || (wrote && class == Class::Write);
+        if moved || self.timers.class(key.index) != Some(class) {
+            open.turn = turn;
+            self.timers.arm(key.index, class, now);
+        }
+    }
+
+    /// Shuts the write side and gives the peer time to read, or closes at once.
+    fn close(&mut self, key: Key, reason: Reason, now: Now) {
+        let Some(open) = self.connections.get(key) else { return };
+        let lingers = open.connection.wants_linger() && !open.ended && !matches!(reason, Reason::Peer);
+        if lingers && socket::shutdown_write(&open.socket).is_ok() {
+            open.lingers = true;
+            // Output of this connection may still lie in the workspace.
+            open.connection.release(&mut self.workspace);
+            self.timers.arm(key.index, Class::Linger, now);
+            self.block.add_at(Family::ConnectionsClosed, reason as usize, 1);
+            self.linger(key);
+        } else {
+            self.block.add_at(Family::ConnectionsClosed, reason as usize, 1);
+            self.forget(key);
+        }
+    }
+
+    /// Throws away what a closing connection still sends, until its FIN.
+    fn linger(&mut self, key: Key) {
+        for _ in 0..READS_A_TURN {
+            let Some(open) = self.connections.get(key) else { return };
+            match socket::recv(&open.socket, &mut self.read_buffer) {
+                Ok(0) => return self.forget(key),
+                Ok(size) => self.block.add(Family::BytesReceived, size as u64),
+                Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => return self.forget(key),
+            }
+        }
+        self.again.push(key);
+    }
+
+    fn forget(&mut self, key: Key) {
+        if let Some(mut open) = self.connections.remove(key) {
+            open.connection.release(&mut self.workspace);
+            self.timers.disarm(key.index);
+            // Closing the socket takes it out of epoll: no other descriptor has it.
+        }
+    }
+
+    /// Closes whoever has waited longest in the first of these classes that anybody is in.
+    fn evict(&mut self, classes: &[Class]) -> bool {
+        let oldest = classes.iter().find_map(|class| self.timers.oldest(*class));
+        let Some(key) = oldest.and_then(|index| self.connections.key(index)) else { return false };
+        self.block.add_at(Family::ConnectionsClosed, Reason::Evicted as usize, 1);
+        self.forget(key);
+        true
+    }
+
+    fn accept(&mut self, gate: usize, now: Now) {
+        for _ in 0..ACCEPTS_A_TURN {
+            if !self.gates[gate].served || !self.gates[gate].ready {
+                return;
+            }
+            if !self.connections.has_room() && !self.evict(&[Class::Linger, Class::Idle]) {
+                self.starved = true;
+                return;
+            }
+            match socket::accept4(&self.gates[gate].listener.fd) {
+                Ok(socket) => self.welcome(socket, now),
+                Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => self.gates[gate].ready = false,
+                // The peer gave up while it was queued (accept(2)).
+                Err(fault) if fault.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(fault) => {
+                    // No descriptor or no memory: the oldest idle one goes, and the queue waits.
+                    if !self.starved {
+                        log::warn!(
+                            "event=accept_failed address={} reason=\"{fault}\"",
+                            self.gates[gate].listener.address
+                        );
+                    }
+                    self.starved = true;
+                    self.evict(&[Class::Linger, Class::Idle]);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn welcome(&mut self, socket: std::os::fd::OwnedFd, now: Now) {
+        let raw = socket.as_raw_fd();
+        let mut connection = Connection::new();
+        if self.drain.is_some() {
+            connection.handle_drain();
+        }
+        let open = Open {
+            socket,
+            turn: connection.turn(),
+            connection,
+            readable: false,
+            awaits_write: false,
+            lingers: false,
+            ended: false,
+        };
+        let key = self.connections.insert(open);
+        self.block.add(Family::ConnectionsAccepted, 1);
+        let token = Token(key.to_word() as usize);
+        // Input that came before is an edge of the registration.
+        if self.poll.registry().register(&mut SourceFd(&raw), token, Interest::READABLE).is_ok() {
+            self.timers.arm(key.index, Class::Idle, now);
+        } else {
+            self.block.add_at(Family::ConnectionsClosed, Reason::Error as usize, 1);
+            self.forget(key);
+        }
+    }
+
+    fn expire(&mut self, now: Now, app: &mut App<'_, '_>) {
+        while let Some((index, class)) = self.timers.expire(now) {
+            let Some(key) = self.connections.key(index) else { continue };
+            let Some(open) = self.connections.get(key) else { continue };
+            if class == Class::Linger {
+                self.forget(key);
+                continue;
+            }
+            open.connection.handle_timeout(now, &mut self.workspace, app);
+            if class == Class::Idle {
+                self.close(key, Reason::IdleTimeout, now);
+                continue;
+            }
+            // What there is to say (408) is sent as far as the socket takes it.
+            while let Some(open) = self.connections.get(key)
+                && let Output::Send(bytes) = open.connection.poll_output(&self.workspace)
+                && let Ok(size) = socket::send(&open.socket, bytes)
+            {
+                self.block.add(Family::BytesSent, size as u64);
+                open.connection.handle_sent(size, now, &mut self.workspace, app);
+            }
+            self.close(key, Reason::Slow, now);
+        }
+    }
+
+    fn take_orders(&mut self, now: Now) -> io::Result<Option<Outcome>> {
+        while let Some(task) = self.next_task(now) {
+            match task {
+                Task::Plan(region) => return Ok(Some(Outcome::Plan(region))),
+                Task::Adopt(slot) => self.serve_gates(slot, true)?,
+                Task::Release(slot) if slot != self.own_slot => self.serve_gates(slot, false)?,
+                Task::Release(_) => {}
+                Task::Drain(deadline) => self.begin_drain(deadline, now)?,
+            }
+        }
+        Ok(None)
+    }
+
+    fn next_task(&mut self, now: Now) -> Option<Task> {
+        if self.ordered {
+            let task = self.control.next(now);
+            self.ordered = task.is_some();
+            if task.is_some() {
+                return task;
+            }
+        }
+        self.control.abandoned(now)
+    }
+
+    /// Begins or ends serving the sockets of a slot.
+    fn serve_gates(&mut self, slot: usize, serve: bool) -> io::Result<()> {
+        for (index, gate) in self.gates.iter_mut().enumerate() {
+            if gate.listener.slot != slot || gate.served == serve {
+                continue;
+            }
+            let raw = gate.listener.fd.as_fd().as_raw_fd();
+            let registry = self.poll.registry();
+            if serve {
+                let token = Token(LISTENER_TOKENS + index);
+                registry.register(&mut SourceFd(&raw), token, Interest::READABLE)?;
+            } else {
+                registry.deregister(&mut SourceFd(&raw))?;
+            }
+            (gate.served, gate.ready) = (serve, serve);
+        }
+        Ok(())
+    }
+
+    fn begin_drain(&mut self, deadline: Duration, now: Now) -> io::Result<()> {
+        let deadline_ns = now.plus(deadline).mono_ns;
+        if let Some(drain) = &mut self.drain {
+            drain.deadline_ns = drain.deadline_ns.min(deadline_ns);
+            return Ok(());
+        }
+        // Who is queued already was let in by the kernel: they are answered too.
+        for gate in 0..self.gates.len() {
+            while self.gates[gate].served && self.connections.has_room() {
+                match socket::accept4(&self.gates[gate].listener.fd) {
+                    Ok(socket) => self.welcome(socket, now),
+                    Err(_) => break,
+                }
+            }
+        }
+        for slot in 0..self.gates.len() {
+            self.serve_gates(self.gates[slot].listener.slot, false)?;
+        }
+        let keys: Vec<Key> = self.connections.keys().collect();
+        for key in keys {
+            if let Some(open) = self.connections.get(key) {
+                open.connection.handle_drain();
+            }
+        }
+        self.drain = Some(Drain { idle_ns: Some(now.plus(self.drain_idle).mono_ns), deadline_ns });
+        Ok(())
+    }
+
+    /// Moves a drain on; true when nothing is left, or the deadline is over.
+    fn drained(&mut self, now: Now) -> bool {
+        let Some(drain) = &mut self.drain else { return false };
+        let late = now.mono_ns >= drain.deadline_ns;
+        if drain.idle_ns.is_some_and(|idle_ns| now.mono_ns >= idle_ns) {
+            drain.idle_ns = None;
+            while let Some(key) = self.timers.oldest(Class::Idle).and_then(|index| self.connections.key(index)) {
+                self.close(key, Reason::Drained, now);
+            }
+        }
+        late || self.connections.count() == 0
+    }
+}
+
+/// The setting, or what the descriptor limit allows, raised as far as it goes.
+fn connection_count_max(options: &PoolOptions, listener_count: usize) -> io::Result<usize> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let limit = if setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() { hard } else { soft };
+    let room = usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(OTHER_DESCRIPTORS + listener_count);
+    let count = options.connection_count_max.min(room).max(1);
+    if count < options.connection_count_max && options.index == 0 {
+        log::info!(
+            "event=connections_limited pool={} connections={count} wanted={} hint=\"raise LimitNOFILE\"",
+            options.name,
+            options.connection_count_max
+        );
+    }
+    Ok(count)
+}

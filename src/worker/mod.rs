@@ -14,17 +14,26 @@
 //! ```
 
 pub mod connections;
+pub mod control;
 pub mod epoll;
 pub mod timers;
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::endpoint::{AppOptions, RouteGroup};
-use crate::http::connection::Limits;
+use core_affinity::CoreId;
+
+use crate::clock;
+use crate::endpoint::{App, AppOptions, Desk, RouteGroup};
+use crate::engine::plan::{Plan, PlanFault};
+use crate::exposure::ring::{RingFault, Writer};
+use crate::http::Limits;
+use crate::metrics::{Family, Process, Table, TableFault, worker_block};
 use crate::sys::channel::Channel;
 use crate::sys::region::Region;
+use control::Control;
 
 /// All that a worker is given by the master. Before [`run`] is called, the
 /// child has already been given its niceness and its panic hook.
@@ -84,6 +93,8 @@ pub struct PoolOptions {
     pub drain_idle: Duration,
     /// How long to serve on after the master is gone.
     pub orphan_timeout: Duration,
+    /// How long a drain may take that no order's deadline bounds.
+    pub drain_timeout: Duration,
 }
 
 /// What the master tells a worker, in one packet of its channel.
@@ -120,6 +131,93 @@ pub enum Report {
         /// Why.
         reason: String,
     },
+}
+
+/// Serves until it is told to leave; the process's exit code. A fault at the
+/// start is said in the log and leaves 1.
+#[must_use]
+pub fn run(setup: Setup) -> i32 {
+    match serve(setup) {
+        Ok(()) => 0,
+        Err(fault) => {
+            log::error!("event=worker_failed reason=\"{fault}\"");
+            1
+        }
+    }
+}
+
+/// Why a worker can't serve.
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    #[error("the plan can't be mapped: {0}")]
+    Map(io::Error),
+    #[error("the plan is not sound: {0}")]
+    Plan(#[from] PlanFault),
+    #[error("ring {path}: {fault}")]
+    RingFile { path: PathBuf, fault: io::Error },
+    #[error("ring: {0}")]
+    Ring(#[from] RingFault),
+    #[error("metrics: {0}")]
+    Metrics(#[from] TableFault),
+    #[error("event loop: {0}")]
+    Loop(#[from] io::Error),
+}
+
+fn serve(setup: Setup) -> Result<(), Fault> {
+    let Setup { options, listeners, plan, rings, metrics, which, channel } = setup;
+    if let Some(cpu) = options.cpu
+        && !core_affinity::set_for_current(CoreId { id: cpu })
+    {
+        log::warn!("event=not_pinned pool={} worker={} cpu={cpu}", options.name, options.index);
+    }
+    let (ring, which) = match &rings {
+        None => (None, which),
+        Some(rings) => take_ring(rings, which).map(|(region, which)| (Some(region), which))?,
+    };
+    if let Some(region) = &ring {
+        region.prefault();
+        if let Err(fault) = region.lock_memory()
+            && options.slot == 0
+        {
+            log::info!("event=memory_not_locked reason=\"{fault}\" hint=\"raise LimitMEMLOCK\"");
+        }
+    }
+    let writer = ring.as_ref().map(|region| Writer::attach(region.words())).transpose()?;
+    let table = Table::attach(metrics.words())?;
+    let block = table.block(worker_block(options.slot, which));
+    block.claim(Process::Worker, &options.name);
+    let mut desk = Desk::new(options.app, options.routes.clone(), writer, table, block);
+    let mut backend = epoll::Backend::new(&options, listeners, Control::new(channel, &options), block)?;
+    let mut region = Region::map_sealed(&plan).map_err(Fault::Map)?;
+    drop(plan);
+    loop {
+        let plan = Plan::open(region.bytes())?;
+        let taken = clock::now();
+        block.add(Family::PlansTaken, 1);
+        block.set(Family::PlanExperiments, plan.experiment_count() as u64);
+        block.set(Family::PlanTakenAt, taken.unix_us.unsigned_abs() / 1_000_000);
+        match backend.serve(&mut App::new(&plan, &mut desk))? {
+            Outcome::Plan(next) => region = next,
+            Outcome::Leave => return Ok(()),
+        }
+    }
+}
+
+/// Locks one of the slot's rings, the one that was named first if nobody else has it.
+fn take_ring(rings: &Rings, which: usize) -> Result<(Region, usize), Fault> {
+    let locked = |which: usize| {
+        let path = &rings.paths[which];
+        Region::open_locked(path).map_err(|fault| Fault::RingFile { path: path.clone(), fault })
+    };
+    locked(which).map(|region| (region, which)).or_else(|_| locked(1 - which).map(|region| (region, 1 - which)))
+}
+
+/// Why a backend's loop ended.
+pub enum Outcome {
+    /// A new plan is to be taken into force.
+    Plan(Region),
+    /// Nothing is left to do.
+    Leave,
 }
 
 /// A packet that is none of ours.

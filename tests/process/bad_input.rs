@@ -12,11 +12,17 @@ fn refusals() -> Vec<(String, u16, bool)> {
     let close = |text: String, status| (text, status, false);
     let keep = |text: String, status| (text, status, true);
     vec![
-        close(head("POST /v1/assign HTTP/1.1\r\nHost: t\r\nContent-Length: 2\r\nTransfer-Encoding: chunked"), 400),
+        close(
+            head("POST /v1/assign HTTP/1.1\r\nHost: t\r\nContent-Length: 2\r\nTransfer-Encoding: chunked"),
+            400,
+        ),
         close(head("POST /v1/assign HTTP/1.1\r\nHost: t\r\nContent-Length: 2\r\nContent-Length: 2"), 400),
         close(head("POST /v1/assign HTTP/1.0\r\nTransfer-Encoding: chunked"), 400),
         close(head("POST /v1/assign HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: gzip, chunked"), 501),
-        close(head("POST /v1/assign HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n0x2\r\n{}\r\n0"), 400),
+        close(
+            head("POST /v1/assign HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n0x2\r\n{}\r\n0"),
+            400,
+        ),
         close(head("GET /livez HTTP/1.1\r\nHost: t\r\nX: a\r\n b"), 400),
         close(head("GET /livez HTTP/1.1\r\nHost : t"), 400),
         close("GET /livez HTTP/1.1\r\nHost: t\n\r\n\r\n".to_owned(), 400),

@@ -123,7 +123,8 @@ fn a_faulty_experiments_file_stops_the_start_with_every_fault() {
             run.arg("--experiments");
         }
         let output = run.arg(&file).output().unwrap();
-        let text = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+        let text =
+            String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
         assert_eq!(output.status.code(), Some(1), "{command}: {text}");
         assert!(text.contains("/experiments/0/groups/0/blocks/0"), "{command}: {text}");
         assert!(text.contains("L99") || text.contains("/experiments/1/layer"), "{command}: {text}");

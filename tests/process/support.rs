@@ -245,10 +245,13 @@ impl Daemon {
     }
 
     fn unexpected(&self) -> Vec<String> {
-        let loud = |line: &&str| line.contains("level=warn") || line.contains("level=error");
+        let loud = |line: &&str| line.contains(" warn pid=") || line.contains(" error pid=");
         let log = self.log();
         let lines = log.lines().filter(loud);
-        lines.filter(|line| !self.expected.iter().any(|text| line.contains(text))).map(str::to_owned).collect()
+        lines
+            .filter(|line| !self.expected.iter().any(|text| line.contains(text)))
+            .map(str::to_owned)
+            .collect()
     }
 }
 

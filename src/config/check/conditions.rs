@@ -287,10 +287,12 @@ pub(super) fn segments<'s>(
 }
 
 /// A named segment written out.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Written {
     leaf_count: usize,
     depth: usize,
+    /// It leads into a circle, which is a fault of its own: no size to judge.
+    is_circular: bool,
 }
 
 /// Holds segments against each other: circles, and sizes once written out.
@@ -343,6 +345,9 @@ pub(super) fn judge_segments(
         let is_own = |reference: &Reference| {
             written[reference.segment].is_none_or(|written| written.depth <= SEGMENT_DEPTH_MAX)
         };
+        if size.is_circular {
+            continue;
+        }
         if size.depth > SEGMENT_DEPTH_MAX && measure.references.iter().all(is_own) {
             report.fault_at(place, || {
                 format!(
@@ -364,18 +369,16 @@ pub(super) fn judge_segments(
     }
 }
 
-/// A reference that closes a circle counts nothing: it is a fault of its own.
+/// A reference to what is not written out closes a circle.
 fn write_out(measure: &Measure, written: &[Option<Written>]) -> Written {
-    let mut whole = Written {
-        leaf_count: measure.leaf_count,
-        depth: measure.depth,
-    };
+    let mut whole = Written { leaf_count: measure.leaf_count, depth: measure.depth, is_circular: false };
     for reference in &measure.references {
-        let target = written[reference.segment].unwrap_or_default();
+        let Some(target) = written[reference.segment].filter(|target| !target.is_circular) else {
+            whole.is_circular = true;
+            continue;
+        };
         whole.leaf_count = whole.leaf_count.saturating_add(target.leaf_count);
-        whole.depth = whole
-            .depth
-            .max(reference.depth.saturating_add(1).saturating_add(target.depth));
+        whole.depth = whole.depth.max(reference.depth.saturating_add(1).saturating_add(target.depth));
     }
     whole
 }

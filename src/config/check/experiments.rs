@@ -196,7 +196,11 @@ impl<'n, 's> Experiments<'n, 's> {
             report.fault(node, || {
                 let suggestion =
                     report.suggestion(&name, self.layers.iter().map(|(layer, _)| layer.name.as_str()));
-                format!("layer `{}` is not declared in `layers`{suggestion}{}", short(&name), note_hint(&name))
+                format!(
+                    "layer `{}` is not declared in `layers`{suggestion}{}",
+                    short(&name),
+                    note_hint(&name)
+                )
             });
         }
         layer

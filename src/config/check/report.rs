@@ -62,7 +62,11 @@ impl<'s> Report<'s> {
     /// The line a value begins in, from 1.
     pub fn line(&self, node: &Node<'s, '_>) -> usize {
         let offset = self.offset(node);
-        let (from, before) = if self.line_at.get().0 <= offset { self.line_at.get() } else { (0, 0) };
+        let (from, before) = if self.line_at.get().0 <= offset {
+            self.line_at.get()
+        } else {
+            (0, 0)
+        };
         let newline_count = before + memchr::memchr_iter(b'\n', &self.text.as_bytes()[from..offset]).count();
         self.line_at.set((offset, newline_count));
         newline_count + 1
@@ -99,11 +103,7 @@ impl<'s> Report<'s> {
             .checked_sub(FAULT_COUNT_MAX)
             .filter(|more| *more > 0)
         {
-            let message = format!("and at least {more} more; mend these first");
-            faults.push(Fault {
-                pointer: String::new(),
-                message,
-            });
+            faults.push(more_fault(more));
         }
         faults
     }
@@ -132,6 +132,15 @@ impl<'s> Report<'s> {
         nearest.map_or_else(String::new, |(_, name)| {
             format!("; did you mean `{}`?", short(name))
         })
+    }
+}
+
+/// The last line of a report that was cut short.
+pub(super) fn more_fault(more: usize) -> Fault {
+    let message = format!("and at least {more} more; mend these first");
+    Fault {
+        pointer: String::new(),
+        message,
     }
 }
 

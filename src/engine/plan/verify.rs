@@ -1,0 +1,298 @@
+//! Follows every index of an image once, so that deciding need not ask.
+//!
+//! The checksum tells damage; this tells a plan that was made wrong, and keeps
+//! bytes from anywhere from making a process panic or walk for ever.
+
+use super::image::{Header, Index, NONE, Span, Tables};
+use super::{PlanFault, Slot};
+use crate::engine::bucket::PREFIX_INLINE_SIZE;
+use crate::engine::catalog::AttributeKind;
+use crate::engine::layer::{EndLine, LEVEL_COUNT_MAX, LINE_WIDTH, LayerRecord, NOBODY};
+use crate::engine::operator::{MATCHED, Operator};
+use crate::engine::segment::{FALSE, Leaf, TRUE};
+use crate::limits::{ATTRIBUTE_COUNT_MAX, BUCKET_COUNT_MAX, NAME_SIZE_MAX, UNIT_KIND_COUNT_MAX};
+
+/// Whether every row refers to what is there.
+pub(super) fn verify(header: &Header, tables: &Tables<'_>) -> Result<(), PlanFault> {
+    let verifier = Verifier { header, tables };
+    verifier.header()?;
+    verifier.units()?;
+    verifier.layers()?;
+    verifier.segments()?;
+    verifier.experiments()?;
+    verifier.attributes()?;
+    verifier.patterns()?;
+    verifier.overrides()
+}
+
+struct Verifier<'v, 'p> {
+    header: &'v Header,
+    tables: &'v Tables<'p>,
+}
+
+/// Holds every row of a table against a condition.
+fn rows<T>(
+    table: &'static str,
+    rows: &[T],
+    mut holds: impl FnMut(usize, &T) -> bool,
+) -> Result<(), PlanFault> {
+    match rows.iter().enumerate().find(|&(row, record)| !holds(row, record)) {
+        Some((row, _)) => Err(PlanFault::Row { table, row }),
+        None => Ok(()),
+    }
+}
+
+/// Whether `count` rows from `first` lie among `len`.
+fn within(first: u32, count: u32, len: usize) -> bool {
+    u64::from(first) + u64::from(count) <= len as u64
+}
+
+impl Verifier<'_, '_> {
+    fn is_text(&self, span: Span) -> bool {
+        within(span.start, span.size, self.tables.text.len())
+    }
+
+    fn is_name(&self, span: Span) -> bool {
+        self.tables
+            .text
+            .get(span.range())
+            .is_some_and(|bytes| std::str::from_utf8(bytes).is_ok())
+    }
+
+    /// A power of two of slots, at least one of them empty, each naming one of `count`.
+    fn is_index(&self, index: Index, count: usize) -> bool {
+        let size = u64::from(index.mask) + 1;
+        let end = u64::from(index.first) + size;
+        if !size.is_power_of_two() || end > self.tables.slots.len() as u64 {
+            return false;
+        }
+        let slots: &[Slot] = &self.tables.slots[index.first as usize..end as usize];
+        slots.iter().any(|slot| slot.index == NONE)
+            && slots
+                .iter()
+                .all(|slot| slot.index == NONE || (slot.index as usize) < count)
+    }
+
+    fn header(&self) -> Result<(), PlanFault> {
+        let Header {
+            version,
+            version_json,
+            ..
+        } = *self.header;
+        let tables = self.tables;
+        let holds = self.is_name(version)
+            && self.is_name(version_json)
+            && self.is_index(self.header.attribute_index, tables.attributes.len())
+            && self.is_index(self.header.kind_index, tables.kinds.len())
+            && self.is_index(self.header.experiment_index, tables.experiments.len())
+            && self.is_index(self.header.override_index, tables.override_keys.len())
+            && tables.attributes.len() <= ATTRIBUTE_COUNT_MAX
+            && tables.kinds.len() <= UNIT_KIND_COUNT_MAX;
+        rows("header", &[()], |_, ()| holds)
+    }
+
+    fn units(&self) -> Result<(), PlanFault> {
+        // Layers of one kind lie together and no two kinds share one: else a
+        // request could find more owners than there are layers.
+        let mut layer_next = 0;
+        rows("kinds", self.tables.kinds, |_, kind| {
+            let in_turn = kind.layer_first == layer_next;
+            layer_next = kind.layer_first.saturating_add(kind.layer_count);
+            in_turn
+                && self.is_name(kind.name)
+                && within(kind.layer_first, kind.layer_count, self.tables.layers.len())
+        })
+    }
+
+    fn layers(&self) -> Result<(), PlanFault> {
+        let Tables {
+            layers,
+            runs,
+            leaves,
+            variants,
+            experiments,
+            ..
+        } = *self.tables;
+        rows("layers", layers, |_, layer| self.is_layer(layer))?;
+        rows("runs", runs, |_, run| {
+            let owner_known = (run.experiment as usize) < experiments.len()
+                && (run.variant as usize) < variants.len()
+                && (run.entry as usize) < leaves.len()
+                && variants[run.variant as usize].experiment == run.experiment;
+            run.experiment == NOBODY || owner_known
+        })
+    }
+
+    fn is_layer(&self, layer: &LayerRecord) -> bool {
+        let level_count = usize::from(layer.level_count);
+        let prefix_size = usize::from(layer.prefix_size);
+        if !(1..=LEVEL_COUNT_MAX).contains(&level_count)
+            || !(1..=BUCKET_COUNT_MAX).contains(&layer.bucket_count)
+            || !within(layer.prefix_start, prefix_size as u32, self.tables.text.len())
+            || prefix_size > NAME_SIZE_MAX + 1
+        {
+            return false;
+        }
+        let prefix = &self.tables.text[layer.prefix_start as usize..][..prefix_size];
+        let prefix_fits =
+            prefix_size > PREFIX_INLINE_SIZE || layer.prefix[PREFIX_INLINE_SIZE - prefix_size..] == *prefix;
+        // No search leads past the widest place that the last bucket reaches from any line.
+        let last_bucket = (layer.bucket_count - 1) as u16;
+        let mut line_count = 1;
+        for &level in &layer.levels[..level_count] {
+            let lines = self
+                .tables
+                .ends
+                .get(level as usize..)
+                .and_then(|ends| ends.get(..line_count));
+            let Some(lines) = lines else { return false };
+            let reach = |(line, ends): (usize, &EndLine)| line * LINE_WIDTH + ends.count_below(last_bucket);
+            line_count = lines.iter().enumerate().map(reach).max().unwrap_or(0) + 1;
+        }
+        prefix_fits && within(layer.run_first, line_count as u32, self.tables.runs.len())
+    }
+
+    fn segments(&self) -> Result<(), PlanFault> {
+        let leaves = self.tables.leaves;
+        let terminals = [Leaf::terminal(FALSE), Leaf::terminal(TRUE)];
+        rows("leaves", &[()], |_, ()| {
+            leaves.starts_with(&terminals) && self.header.fact_count > 0
+        })?;
+        rows("leaves", leaves, |row, leaf| {
+            let forward = leaf
+                .next
+                .iter()
+                .all(|&next| next <= TRUE || (next as usize > row && (next as usize) < leaves.len()));
+            leaf.slot < self.header.fact_count && forward
+        })
+    }
+
+    fn experiments(&self) -> Result<(), PlanFault> {
+        let Tables {
+            experiments,
+            variants,
+            layers,
+            kinds,
+            ..
+        } = *self.tables;
+        rows("experiments", experiments, |_, experiment| {
+            self.is_name(experiment.name)
+                && self.is_name(experiment.json)
+                && (experiment.layer == NONE || (experiment.layer as usize) < layers.len())
+                && (experiment.unit_kind as usize) < kinds.len()
+        })?;
+        rows("variants", variants, |_, variant| {
+            let Some(experiment) = experiments.get(variant.experiment as usize) else {
+                return false;
+            };
+            let behind_name = |span: Span| self.is_name(span) && span.size > experiment.json.size;
+            let end = variant.answer.range().end as u64 + u64::from(variant.exposure_size);
+            behind_name(variant.answer)
+                && end <= self.tables.text.len() as u64
+                && (variant.payload.size == 0 || behind_name(variant.payload))
+        })
+    }
+
+    fn attributes(&self) -> Result<(), PlanFault> {
+        let Tables {
+            attributes,
+            numbers,
+            versions,
+            literals,
+            rows: row_starts,
+            row_bits,
+            patterns,
+            ..
+        } = *self.tables;
+        rows("literals", literals, |_, literal| self.is_text(*literal))?;
+        rows("attributes", attributes, |_, attribute| {
+            let comparands = match attribute.kind {
+                kind if kind == AttributeKind::Number as u32 => numbers.len(),
+                kind if kind == AttributeKind::Version as u32 => versions.len(),
+                kind if kind == AttributeKind::Bool as u32 => 0,
+                kind if kind == AttributeKind::String as u32 => literals.len(),
+                kind if kind == AttributeKind::StringList as u32 => literals.len(),
+                _ => return false,
+            };
+            let is_list = attribute.kind == AttributeKind::StringList as u32;
+            let bit_words = if is_list { attribute.count.div_ceil(32) } else { 0 };
+            let rows_hold = attribute.row_first == NONE || {
+                let first = attribute.row_first as usize;
+                let starts = row_starts
+                    .get(first..)
+                    .and_then(|rows| rows.get(..=attribute.count as usize));
+                starts.is_some_and(|starts| {
+                    starts.windows(2).all(|pair| {
+                        let bits = row_bits.get(pair[0] as usize..pair[1] as usize);
+                        bits.is_some_and(|bits| bits.iter().all(|bits| bits.word < attribute.word_count))
+                    })
+                })
+            };
+            let own_patterns = patterns
+                .get(attribute.pattern_first as usize..)
+                .and_then(|patterns| patterns.get(..attribute.pattern_count as usize));
+            self.is_name(attribute.name)
+                && attribute.word_count > bit_words
+                && within(
+                    attribute.slot,
+                    attribute.word_count,
+                    self.header.fact_count as usize,
+                )
+                && within(attribute.first, attribute.count, comparands)
+                && rows_hold
+                && own_patterns
+                    .is_some_and(|own| own.iter().all(|pattern| pattern.word < attribute.word_count))
+                && self.is_index(attribute.index, attribute.count as usize)
+        })
+    }
+
+    fn patterns(&self) -> Result<(), PlanFault> {
+        let Tables {
+            patterns,
+            dfas,
+            dfa_classes,
+            dfa_transitions,
+            ..
+        } = *self.tables;
+        rows("patterns", patterns, |_, pattern| {
+            match Operator::from_number(pattern.operator) {
+                None => false,
+                Some(Operator::Matches) => (pattern.operand.start as usize) < dfas.len(),
+                Some(_) => self.is_text(pattern.operand),
+            }
+        })?;
+        rows("dfas", dfas, |_, dfa| {
+            let Some(classes) = dfa_classes.get(dfa.classes as usize) else {
+                return false;
+            };
+            let size = dfa.class_count.checked_mul(dfa.state_count);
+            let transitions = size
+                .filter(|&size| within(dfa.transition_first, size, dfa_transitions.len()))
+                .map(|size| &dfa_transitions[dfa.transition_first as usize..][..size as usize]);
+            dfa.state_count > u32::from(MATCHED)
+                && dfa.state_count <= 1 << 16
+                && dfa.start < dfa.state_count
+                && classes.iter().all(|&class| u32::from(class) < dfa.class_count)
+                && transitions.is_some_and(|all| all.iter().all(|&next| u32::from(next) < dfa.state_count))
+        })
+    }
+
+    fn overrides(&self) -> Result<(), PlanFault> {
+        let Tables {
+            override_keys,
+            overrides,
+            variants,
+            experiments,
+            ..
+        } = *self.tables;
+        rows("override_keys", override_keys, |_, key| {
+            self.is_text(key.value) && within(key.entry_first, key.entry_count, overrides.len())
+        })?;
+        rows("overrides", overrides, |_, entry| {
+            (entry.experiment as usize) < experiments.len()
+                && variants
+                    .get(entry.variant as usize)
+                    .is_some_and(|variant| variant.experiment == entry.experiment)
+        })
+    }
+}

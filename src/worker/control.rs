@@ -1,0 +1,127 @@
+//! The worker's end of the master's channel, the same for every backend: orders
+//! as they come, a new plan mapped and checked before anybody relies on it, and
+//! what is to be done when the master is gone.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use crate::clock::Now;
+use crate::engine::plan::Plan;
+use crate::sys::channel::Channel;
+use crate::sys::region::Region;
+
+use super::{Order, PoolOptions, Report};
+
+/// What a backend is to do.
+pub enum Task {
+    /// End this reign: the next plan is sound.
+    Plan(Region),
+    /// Finish within this time.
+    Drain(Duration),
+    /// Serve the sockets of this slot too.
+    Adopt(usize),
+    /// That slot is served by its own worker again.
+    Release(usize),
+}
+
+/// Orders from the master, while there is one.
+pub struct Control {
+    channel: Option<Channel>,
+    orphan_timeout: Duration,
+    drain_timeout: Duration,
+    /// When to leave for want of a master.
+    orphan_deadline_ns: Option<u64>,
+    greeted: bool,
+}
+
+impl Control {
+    /// Over this channel.
+    #[must_use]
+    pub fn new(channel: Channel, options: &PoolOptions) -> Control {
+        Control {
+            channel: Some(channel),
+            orphan_timeout: options.orphan_timeout,
+            drain_timeout: options.drain_timeout,
+            orphan_deadline_ns: None,
+            greeted: false,
+        }
+    }
+
+    /// What becomes readable when there is an order, or the master is gone.
+    #[must_use]
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.channel.as_ref().map(AsFd::as_fd)
+    }
+
+    /// A plan is in force and the sockets are served: says so, each time.
+    pub fn in_force(&mut self) {
+        let report = if self.greeted { Report::PlanInForce } else { Report::Ready };
+        self.greeted = true;
+        self.report(&report);
+    }
+
+    fn report(&mut self, report: &Report) {
+        if let Some(channel) = &self.channel {
+            // A master that does not read is told by its next look at us; one
+            // that is gone is noticed by `next`.
+            let _ = channel.send(&report.encode(), None);
+        }
+    }
+
+    /// The next order, if one has come. Never waits.
+    pub fn next(&mut self, now: Now) -> Option<Task> {
+        let mut packet = [0; 256];
+        loop {
+            let received = match self.channel.as_ref()?.recv(&mut packet) {
+                Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => return None,
+                other => other,
+            };
+            let (size, descriptor) = match received {
+                Ok(Some(received)) => received,
+                Ok(None) | Err(_) => {
+                    self.orphaned(now);
+                    return None;
+                }
+            };
+            match (Order::decode(&packet[..size]), descriptor) {
+                (Ok(Order::Plan), Some(memfd)) => match sound_plan(&memfd) {
+                    Ok(region) => return Some(Task::Plan(region)),
+                    Err(reason) => self.report(&Report::PlanRefused { reason }),
+                },
+                (Ok(Order::Plan), None) => {
+                    self.report(&Report::PlanRefused { reason: "the packet brought no memfd".to_owned() });
+                }
+                (Ok(Order::Drain { deadline_ms }), _) => {
+                    return Some(Task::Drain(Duration::from_millis(deadline_ms)));
+                }
+                (Ok(Order::Adopt { slot }), _) => return Some(Task::Adopt(slot)),
+                (Ok(Order::Release { slot }), _) => return Some(Task::Release(slot)),
+                (Err(fault), _) => log::warn!("event=order_not_understood reason=\"{fault}\""),
+            }
+        }
+    }
+
+    fn orphaned(&mut self, now: Now) {
+        self.channel = None;
+        self.orphan_deadline_ns = Some(now.plus(self.orphan_timeout).mono_ns);
+        log::warn!("event=master_gone action=\"serve on\" for_s={}", self.orphan_timeout.as_secs());
+    }
+
+    /// Whether it is time to leave because no master came back.
+    #[must_use]
+    pub fn abandoned(&mut self, now: Now) -> Option<Task> {
+        let deadline_ns = self.orphan_deadline_ns?;
+        if now.mono_ns < deadline_ns {
+            return None;
+        }
+        self.orphan_deadline_ns = None;
+        Some(Task::Drain(self.drain_timeout))
+    }
+}
+
+fn sound_plan(memfd: &std::os::fd::OwnedFd) -> Result<Region, String> {
+    let region = Region::map_sealed(memfd).map_err(|fault| fault.to_string())?;
+    Plan::open(region.bytes()).map_err(|fault| fault.to_string())?;
+    Ok(region)
+}
