@@ -282,6 +282,7 @@ impl Heritage {
             connection_count_max: pool.connection_count_max,
             drain_idle: self.settings.drain_idle,
             orphan_timeout: ORPHAN_TIMEOUT,
+            drain_timeout: self.settings.drain_timeout,
         }
     }
 
