@@ -50,10 +50,7 @@ mod tests {
 
     #[test]
     fn durations_never_go_below_zero() {
-        let early = Now {
-            mono_ns: 10,
-            unix_us: 0,
-        };
+        let early = Now { mono_ns: 10, unix_us: 0 };
         let late = early.plus(Duration::from_nanos(5));
         assert_eq!(late.since(early), Duration::from_nanos(5));
         assert_eq!(early.since(late), Duration::ZERO);

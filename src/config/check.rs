@@ -57,6 +57,10 @@ impl fmt::Display for Fault {
     }
 }
 
+/// The JSON Schema of the experiments file, for editors. Looser than `check`: a
+/// schema can't follow names, nor add up blocks.
+pub const SCHEMA: &str = include_str!("experiments.schema.json");
+
 /// Holds every rule of the experiments file against its text.
 pub fn check(source: &[u8]) -> Result<Catalog, Vec<Fault>> {
     let text = text_of(source).map_err(|message| {
@@ -131,13 +135,19 @@ fn grammar_fault(source: &[u8], fault: &serde_json::Error) -> String {
     let suffix = format!(" at line {} column {}", fault.line(), fault.column());
     let what = match message.strip_suffix(suffix.as_str()).unwrap_or(&message) {
         "expected ident" => "a word that is not true, false or null",
-        "key must be a string" => "a key in double quotes is wanted, or there is a comma too many before this",
+        "key must be a string" => {
+            "a key in double quotes is wanted, or there is a comma too many before this"
+        }
         what => what,
     };
     // serde_json counts bytes, and a line's end as column 0 of the next.
     let lines = source.split_inclusive(|byte| *byte == b'\n');
     let line_start: usize = lines.take(fault.line().saturating_sub(1)).map(<[u8]>::len).sum();
-    let offset = if fault.is_eof() { source.len() } else { (line_start + fault.column()).saturating_sub(1) };
+    let offset = if fault.is_eof() {
+        source.len()
+    } else {
+        (line_start + fault.column()).saturating_sub(1)
+    };
     let (line, column) = line_column(source, offset);
     format!("malformed JSON at line {line}, column {column}: {what}")
 }
@@ -235,5 +245,7 @@ pub fn fuzz_experiments_file(data: &[u8]) {
     }
 }
 
+#[cfg(test)]
+mod schema_tests;
 #[cfg(test)]
 mod tests;

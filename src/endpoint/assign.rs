@@ -7,7 +7,7 @@ use crate::clock::Now;
 use crate::engine::assignment::{Chosen, Decision, ExperimentIndex, Units};
 use crate::engine::attributes::{AttributeIndex, Facts};
 use crate::engine::plan::Plan;
-use crate::exposure::record;
+use crate::exposure::record::{self, Exposure};
 use crate::http::{
     Answer, ContentType, Method, Out, Request, ScanFault, Scanned, Status, query_options, scan_query,
     scan_request,
@@ -191,12 +191,18 @@ fn record(plan: &Plan<'_>, decision: &Decision, desk: &mut Desk<'_>, asked: &Ask
         desk.block.add(Family::ContextsLeftOut, 1);
         context = b"";
     }
-    let units = asked.units.iter().map(|unit| (unit.name, unit.value)).filter(|(_, value)| !value.is_empty());
-    let assignments = chosen.iter().map(|chosen| plan.exposure_fragment(chosen));
-    let id = ring.claim();
-    let bytes = record::encode(&mut desk.record, id, now.unix_us, plan.version(), units, assignments, context);
+    let units = asked.units.iter().map(|unit| (unit.name, unit.value));
+    let exposure = Exposure {
+        id: ring.claim(),
+        time_us: now.unix_us,
+        version: plan.version(),
+        units: units.filter(|(_, value)| !value.is_empty()),
+        assignments: chosen.iter().map(|chosen| plan.exposure_fragment(chosen)),
+        context,
+    };
+    record::encode(&mut desk.record, exposure);
     // The ring counts what it refuses.
-    let _ = ring.commit(bytes);
+    let _ = ring.commit(&desk.record);
 }
 
 /// `{"version":…,"assignments":{…}}`, with payloads where they are asked for.

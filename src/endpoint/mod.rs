@@ -18,7 +18,7 @@ use crate::http::{
     Admission, Answer, BodyMode, ContentType, Head, LinesHead, Media, Method, Out, Refusal, Request, Service,
     Status, percent_decode, query_options,
 };
-use crate::limits::{BODY_SIZE_MAX, EXPOSURE_SIZE_MAX, NAME_SIZE_MAX};
+use crate::limits::{EXPOSURE_SIZE_MAX, NAME_SIZE_MAX};
 use crate::metrics::{self, Block, Family, Table, request_cell};
 
 /// Groups of routes that a pool's `routes` setting names.
@@ -189,7 +189,8 @@ impl Service for App<'_, '_> {
             return Err(Refusal::method_not_allowed(route.allow));
         }
         let (options, body_size_max) = match route.body {
-            BodyMode::Whole => (0, BODY_SIZE_MAX),
+            // As large as the connection takes.
+            BodyMode::Whole => (0, usize::MAX),
             BodyMode::Lines => {
                 let options = query_options(head.query).map_err(|_| {
                     let detail = "`payloads` and `exposure` in the query string must be `true` or `false`";

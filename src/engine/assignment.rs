@@ -47,10 +47,7 @@ impl<'a> Units<'a> {
     /// Adds a unit; of a name given twice, the last value counts. The value's
     /// size was held against its limit by whoever read it.
     pub fn set(&mut self, name: &'a str, kind: Option<UnitKind>, value: &'a str) -> Result<(), TooManyUnits> {
-        assert!(
-            value.len() <= UNIT_VALUE_SIZE_MAX,
-            "unit `{name}`: longer than {UNIT_VALUE_SIZE_MAX} bytes"
-        );
+        assert!(value.len() <= UNIT_VALUE_SIZE_MAX, "unit `{name}`: longer than {UNIT_VALUE_SIZE_MAX} bytes");
         let unit = Unit { name, kind, value };
         if let Some(known) = self.units.iter_mut().find(|known| known.name == name) {
             *known = unit;
@@ -84,9 +81,7 @@ impl<'a> Units<'a> {
 
     /// The value of one kind, if it is there.
     pub(super) fn value(&self, kind: UnitKind) -> Option<&'a str> {
-        self.present()
-            .find(|&(known, _)| known == kind)
-            .map(|(_, value)| value)
+        self.present().find(|&(known, _)| known == kind).map(|(_, value)| value)
     }
 }
 

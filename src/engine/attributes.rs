@@ -53,10 +53,7 @@ pub struct Facts {
 impl Facts {
     /// Room for the facts of this plan; every attribute is missing.
     pub fn new(plan: &Plan<'_>) -> Facts {
-        Facts {
-            words: vec![0; plan.fact_count()],
-            mistyped: vec![0; plan.attribute_count().div_ceil(64)],
-        }
+        Facts { words: vec![0; plan.fact_count()], mistyped: vec![0; plan.attribute_count().div_ceil(64)] }
     }
 
     /// Every attribute is missing again: before every request.
@@ -73,13 +70,9 @@ impl Facts {
         let fits = match (kind_of(record), value) {
             (_, Value::Null) => true,
             (AttributeKind::String, Value::Text(text)) => set_text(words, plan, record, text),
-            (AttributeKind::Number, Value::Number(number)) if number.is_finite() => set_ordered(
-                words,
-                plan,
-                record,
-                &plan.tables().numbers[comparands(record)],
-                number,
-            ),
+            (AttributeKind::Number, Value::Number(number)) if number.is_finite() => {
+                set_ordered(words, plan, record, &plan.tables().numbers[comparands(record)], number)
+            }
             (AttributeKind::Version, Value::Text(text)) => parse_version(text).is_some_and(|parts| {
                 let thresholds = &plan.tables().versions[comparands(record)];
                 set_ordered(words, plan, record, thresholds, version_number(parts))

@@ -53,19 +53,13 @@ pub struct Salted {
 impl Salted {
     /// With an empty unit.
     pub fn new() -> Salted {
-        Salted {
-            buffer: [0; UNIT_START + UNIT_VALUE_SIZE_MAX],
-            end: UNIT_START,
-        }
+        Salted { buffer: [0; UNIT_START + UNIT_VALUE_SIZE_MAX], end: UNIT_START }
     }
 
     /// Takes the next unit. No request carries one longer than `UNIT_VALUE_SIZE_MAX`.
     #[inline]
     pub fn set_unit(&mut self, unit: &str) {
-        assert!(
-            unit.len() <= UNIT_VALUE_SIZE_MAX,
-            "a unit longer than {UNIT_VALUE_SIZE_MAX} bytes"
-        );
+        assert!(unit.len() <= UNIT_VALUE_SIZE_MAX, "a unit longer than {UNIT_VALUE_SIZE_MAX} bytes");
         self.end = UNIT_START + unit.len();
         self.buffer[UNIT_START..self.end].copy_from_slice(unit.as_bytes());
     }
@@ -97,9 +91,7 @@ mod tests {
 
     /// The n-th text of the golden lengths: letters that differ with place and length.
     fn letters(size: usize) -> String {
-        (0..size)
-            .map(|i| char::from(b'a' + ((i * 7 + size * 3) % 26) as u8))
-            .collect()
+        (0..size).map(|i| char::from(b'a' + ((i * 7 + size * 3) % 26) as u8)).collect()
     }
 
     #[test]

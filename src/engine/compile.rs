@@ -64,10 +64,7 @@ impl Place {
             Place::File => (String::new(), &[][..]),
             Place::Experiments => ("/experiments".to_owned(), &[][..]),
             Place::Segment(index, steps) => {
-                let name = catalog.segments[*index]
-                    .name
-                    .replace('~', "~0")
-                    .replace('/', "~1");
+                let name = catalog.segments[*index].name.replace('~', "~0").replace('/', "~1");
                 (format!("/segments/{name}"), &steps[..])
             }
             Place::Experiment(index, steps) => (format!("/experiments/{index}/segment"), &steps[..]),
@@ -113,11 +110,7 @@ pub fn compile(catalog: &Catalog, source: &[u8]) -> Result<PlanImage, Vec<Compil
     let regexes = regex::compile_all(catalog, &mut faults);
     let sizes = sizes::sizes_max(catalog);
     for (size, size_max, what) in [
-        (
-            sizes.answer,
-            ANSWER_SIZE_MAX,
-            "answer, payloads and head included,",
-        ),
+        (sizes.answer, ANSWER_SIZE_MAX, "answer, payloads and head included,"),
         (sizes.exposure, EXPOSURE_SIZE_MAX, "exposure"),
     ] {
         if size > size_max {
@@ -131,17 +124,8 @@ pub fn compile(catalog: &Catalog, source: &[u8]) -> Result<PlanImage, Vec<Compil
     if !segments_fit || !faults.is_empty() {
         return Err(faults);
     }
-    assert!(
-        catalog.attributes.len() <= ATTRIBUTE_COUNT_MAX,
-        "a checked catalog"
-    );
-    assert!(
-        catalog
-            .layers
-            .iter()
-            .all(|layer| layer.salt.len() <= NAME_SIZE_MAX),
-        "a checked catalog"
-    );
+    assert!(catalog.attributes.len() <= ATTRIBUTE_COUNT_MAX, "a checked catalog");
+    assert!(catalog.layers.iter().all(|layer| layer.salt.len() <= NAME_SIZE_MAX), "a checked catalog");
 
     let mut tables = TablesBuilder::default();
     let mut text = Text::default();
@@ -154,14 +138,12 @@ pub fn compile(catalog: &Catalog, source: &[u8]) -> Result<PlanImage, Vec<Compil
         ..Header::zeroed()
     };
 
-    tables
-        .experiments
-        .extend(catalog.experiments.iter().map(|experiment| ExperimentRecord {
-            name: text.push(experiment.name.as_bytes()),
-            json: text.push(json_string(&experiment.name).as_bytes()),
-            layer: NONE,
-            unit_kind: catalog.layers[experiment.layer].unit_kind as u32,
-        }));
+    tables.experiments.extend(catalog.experiments.iter().map(|experiment| ExperimentRecord {
+        name: text.push(experiment.name.as_bytes()),
+        json: text.push(json_string(&experiment.name).as_bytes()),
+        layer: NONE,
+        unit_kind: catalog.layers[experiment.layer].unit_kind as u32,
+    }));
     let (fact_count, tests) = facts::lay_out(catalog, &regexes, &mut tables, &mut text);
     header.fact_count = fact_count;
     let entries = program::write(catalog, &tests, &mut tables.leaves);
@@ -172,18 +154,11 @@ pub fn compile(catalog: &Catalog, source: &[u8]) -> Result<PlanImage, Vec<Compil
     let names = |names: &mut dyn Iterator<Item = &str>| -> Vec<u64> {
         names.map(|name| xxh3_64(name.as_bytes())).collect()
     };
-    header.attribute_index = push_index(
-        &mut tables.slots,
-        &names(&mut catalog.attributes.iter().map(|a| &*a.name)),
-    );
-    header.kind_index = push_index(
-        &mut tables.slots,
-        &names(&mut catalog.unit_kinds.iter().map(|k| &**k)),
-    );
-    header.experiment_index = push_index(
-        &mut tables.slots,
-        &names(&mut catalog.experiments.iter().map(|e| &*e.name)),
-    );
+    header.attribute_index =
+        push_index(&mut tables.slots, &names(&mut catalog.attributes.iter().map(|a| &*a.name)));
+    header.kind_index = push_index(&mut tables.slots, &names(&mut catalog.unit_kinds.iter().map(|k| &**k)));
+    header.experiment_index =
+        push_index(&mut tables.slots, &names(&mut catalog.experiments.iter().map(|e| &*e.name)));
     header.override_index = push_index(&mut tables.slots, &override_hashes);
 
     let whole = text.take(&mut tables.text);
@@ -200,20 +175,13 @@ pub fn compile(catalog: &Catalog, source: &[u8]) -> Result<PlanImage, Vec<Compil
 
 /// The experiments that assign, with their places in the file.
 fn running(catalog: &Catalog) -> impl Iterator<Item = (usize, &super::catalog::Experiment)> {
-    catalog
-        .experiments
-        .iter()
-        .enumerate()
-        .filter(|(_, experiment)| experiment.state == State::Running)
+    catalog.experiments.iter().enumerate().filter(|(_, experiment)| experiment.state == State::Running)
 }
 
 /// All conditions of the file, named segments and those written in place, with where they are.
 fn conditions(catalog: &Catalog) -> impl Iterator<Item = (Place, &Condition)> {
-    let named = catalog
-        .segments
-        .iter()
-        .enumerate()
-        .map(|(i, s)| (Place::Segment(i, Vec::new()), &s.condition));
+    let named =
+        catalog.segments.iter().enumerate().map(|(i, s)| (Place::Segment(i, Vec::new()), &s.condition));
     let in_place = catalog.experiments.iter().enumerate();
     named.chain(in_place.filter_map(|(i, e)| Some((Place::Experiment(i, Vec::new()), e.segment.as_ref()?))))
 }

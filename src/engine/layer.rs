@@ -103,12 +103,7 @@ pub(super) fn push_tree(ends: &mut Vec<EndLine>, run_ends: &[u16]) -> (u16, [u32
     let mut levels = vec![run_ends.to_vec()]; // from the leaves up
     while levels[levels.len() - 1].len() > LINE_WIDTH {
         let below = &levels[levels.len() - 1];
-        levels.push(
-            below
-                .chunks(LINE_WIDTH)
-                .map(|line| line[line.len() - 1])
-                .collect(),
-        );
+        levels.push(below.chunks(LINE_WIDTH).map(|line| line[line.len() - 1]).collect());
     }
     let mut firsts = [0; LEVEL_COUNT_MAX];
     for (first, level) in firsts.iter_mut().zip(levels.iter().rev()) {
@@ -129,39 +124,19 @@ mod tests {
     fn layer(run_ends: &[u16], bucket_count: u32) -> (LayerRecord, Vec<EndLine>) {
         let mut ends = vec![EndLine([7; LINE_WIDTH])]; // another layer's
         let (level_count, levels) = push_tree(&mut ends, run_ends);
-        let record = LayerRecord {
-            level_count,
-            levels,
-            bucket_count,
-            ..LayerRecord::zeroed()
-        };
+        let record = LayerRecord { level_count, levels, bucket_count, ..LayerRecord::zeroed() };
         (record, ends)
     }
 
     #[test]
     fn every_bucket_finds_its_run_in_trees_of_every_height() {
-        for run_count in [
-            1,
-            2,
-            31,
-            32,
-            33,
-            64,
-            1000,
-            1023,
-            1024,
-            1025,
-            10_000,
-            32_768,
-            32_769,
-            65_536_usize,
-        ] {
+        for run_count in [1, 2, 31, 32, 33, 64, 1000, 1023, 1024, 1025, 10_000, 32_768, 32_769, 65_536_usize]
+        {
             for bucket_count in [run_count, run_count * 3 / 2 + 1, 65_536] {
                 let bucket_count = bucket_count.clamp(run_count, 65_536);
                 // runs of uneven sizes that cover all
-                let run_ends: Vec<u16> = (1..=run_count)
-                    .map(|n| (n * bucket_count / run_count - 1) as u16)
-                    .collect();
+                let run_ends: Vec<u16> =
+                    (1..=run_count).map(|n| (n * bucket_count / run_count - 1) as u16).collect();
                 let (record, ends) = layer(&run_ends, bucket_count as u32);
                 for bucket in 0..bucket_count {
                     let expected = run_ends.partition_point(|&end| usize::from(end) < bucket);

@@ -8,6 +8,8 @@
 //! request ─ http scanner ─► Units + Facts ────────────► Plan::decide ─► Decision
 //! ```
 
+#[cfg(test)]
+pub(crate) mod arbitrary;
 pub mod assignment;
 pub mod attributes;
 pub mod bucket;

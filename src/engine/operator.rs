@@ -45,9 +45,7 @@ pub fn parse_version(text: &str) -> Option<[u32; 4]> {
 /// A version's parts as one number that compares like them.
 #[inline]
 pub(super) fn version_number(parts: [u32; 4]) -> u128 {
-    parts
-        .iter()
-        .fold(0, |number, &part| number << 32 | u128::from(part))
+    parts.iter().fold(0, |number, &part| number << 32 | u128::from(part))
 }
 
 /// The rank of a value among ascending thresholds: even where it equals one,
@@ -62,10 +60,8 @@ pub(super) fn rank<T: Copy + PartialOrd>(thresholds: &[T], value: T) -> u32 {
     // Up to here counting everything without branches beats searching.
     const SCAN_COUNT_MAX: usize = 32;
     if thresholds.len() <= SCAN_COUNT_MAX {
-        let below_or_equal = thresholds
-            .iter()
-            .map(|&t| u32::from(t < value) + u32::from(t <= value))
-            .sum::<u32>();
+        let below_or_equal =
+            thresholds.iter().map(|&t| u32::from(t < value) + u32::from(t <= value)).sum::<u32>();
         return below_or_equal + 1;
     }
     let below = thresholds.partition_point(|&t| t < value);
@@ -199,11 +195,7 @@ mod tests {
             for step in 0..=count * 2 + 2 {
                 let value = f64::from(step) * 5.0 - 5.0; // -5, 0, 5, 10 …
                 let last = 2 * count + 1;
-                assert_eq!(
-                    rank(&thresholds, value),
-                    (step + 1).min(last),
-                    "{count} thresholds, {value}"
-                );
+                assert_eq!(rank(&thresholds, value), (step + 1).min(last), "{count} thresholds, {value}");
             }
         }
         assert_eq!(rank(&[0.0], -0.0), 2);

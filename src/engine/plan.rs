@@ -15,11 +15,11 @@ mod verify;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 pub use self::image::PlanImage;
+use self::image::Tables;
 pub(super) use self::image::{
     AttributeRecord, ExperimentRecord, Header, Index, NONE, OverrideKeyRecord, OverrideRecord, PatternRecord,
     RowBits, Slot, Span, TablesBuilder, UnitKindRecord, VariantRecord,
 };
-use self::image::{BODY_START, Tables};
 use super::assignment::{Chosen, Decision, ExperimentIndex, UnitKind, Units};
 use super::attributes::{AttributeIndex, Facts};
 use super::catalog::AttributeKind;
@@ -42,10 +42,7 @@ pub enum PlanFault {
     #[error("plan: the bytes are not aligned to 64")]
     Misaligned,
     /// Written by another splitd.
-    #[error(
-        "plan: layout version {version}, but this splitd reads {}",
-        image::LAYOUT_VERSION
-    )]
+    #[error("plan: layout version {version}, but this splitd reads {}", image::LAYOUT_VERSION)]
     Layout {
         /// What the header says.
         version: u32,
@@ -91,7 +88,7 @@ impl<'p> Plan<'p> {
     /// Views of an image, after checking all of it.
     pub fn open(bytes: &'p [u8]) -> Result<Plan<'p>, PlanFault> {
         let plan = Plan::attach(bytes)?;
-        if plan.header.body_checksum != xxh3_64(&bytes[BODY_START..]) {
+        if plan.header.body_checksum != image::body_checksum(bytes) {
             return Err(PlanFault::Checksum { part: "tables" });
         }
         verify::verify(plan.header, &plan.tables)?;
@@ -251,17 +248,8 @@ impl<'p> Plan<'p> {
     /// First pass, without branches: every layer's bucket and the run it lies in.
     /// Runs that someone owns are candidates.
     fn find_owners(&self, units: &Units<'_>, decision: &mut Decision) -> usize {
-        let Tables {
-            kinds,
-            layers,
-            ends,
-            runs,
-            text,
-            ..
-        } = self.tables;
-        let Decision {
-            candidates, salted, ..
-        } = decision;
+        let Tables { kinds, layers, ends, runs, text, .. } = self.tables;
+        let Decision { candidates, salted, .. } = decision;
         let mut candidate_count = 0;
         for (kind, value) in units.present() {
             let kind = &kinds[usize::from(kind.0)];
@@ -282,13 +270,7 @@ impl<'p> Plan<'p> {
     /// Second pass: candidates whose segment holds, and that no override forced, take part.
     fn admit(&self, candidate_count: usize, facts: &[u32], decision: &mut Decision) {
         let Tables { leaves, runs, .. } = self.tables;
-        let Decision {
-            candidates,
-            chosen_bits,
-            forced_bits,
-            picks,
-            ..
-        } = decision;
+        let Decision { candidates, chosen_bits, forced_bits, picks, .. } = decision;
         for lanes in candidates[..candidate_count].chunks(LANE_COUNT) {
             let mut entries = [segment::FALSE; LANE_COUNT];
             for (entry, &run) in entries.iter_mut().zip(lanes) {
@@ -310,13 +292,7 @@ impl<'p> Plan<'p> {
 
     /// The experiments that take part, in the file's order; leaves the bits clean.
     fn collect(&self, decision: &mut Decision) {
-        let Decision {
-            chosen,
-            chosen_bits,
-            forced_bits,
-            picks,
-            ..
-        } = decision;
+        let Decision { chosen, chosen_bits, forced_bits, picks, .. } = decision;
         for (index, word) in chosen_bits.iter_mut().enumerate() {
             let mut rest = std::mem::take(word);
             if rest == 0 {
@@ -334,9 +310,7 @@ impl<'p> Plan<'p> {
     fn forced_variant(&self, experiment: ExperimentIndex, units: &Units<'_>) -> Option<u32> {
         let entries = units.present().filter_map(|(kind, value)| {
             let entries = self.overrides(kind, value);
-            let place = entries
-                .binary_search_by_key(&experiment.0, |entry| entry.experiment)
-                .ok()?;
+            let place = entries.binary_search_by_key(&experiment.0, |entry| entry.experiment).ok()?;
             Some(&entries[place])
         });
         entries.min_by_key(|entry| entry.rank).map(|entry| entry.variant)
@@ -349,14 +323,7 @@ impl<'p> Plan<'p> {
         facts: &Facts,
         decision: &mut Decision,
     ) -> Option<u32> {
-        let Tables {
-            layers,
-            ends,
-            runs,
-            leaves,
-            text,
-            ..
-        } = self.tables;
+        let Tables { layers, ends, runs, leaves, text, .. } = self.tables;
         let record = self.tables.experiments[experiment.0 as usize];
         let layer = layers.get(record.layer as usize)?;
         let unit = units.value(UnitKind(record.unit_kind as u16))?;
@@ -368,11 +335,7 @@ impl<'p> Plan<'p> {
 
     /// Where overrides force a unit.
     fn overrides(&self, kind: UnitKind, value: &str) -> &'p [OverrideRecord] {
-        let Tables {
-            override_keys,
-            overrides,
-            ..
-        } = self.tables;
+        let Tables { override_keys, overrides, .. } = self.tables;
         let hash = override_hash(u32::from(kind.0), value);
         let key = self.find(self.header.override_index, hash, |index| {
             let key = &override_keys[index as usize];
@@ -387,11 +350,7 @@ impl<'p> Plan<'p> {
     #[inline]
     fn chosen(&self, variant: u32) -> Chosen {
         let record = &self.tables.variants[variant as usize];
-        Chosen {
-            experiment: ExperimentIndex(record.experiment),
-            group: record.group,
-            variant,
-        }
+        Chosen { experiment: ExperimentIndex(record.experiment), group: record.group, variant }
     }
 
     // ── Bytes made when the plan was compiled ──────────────────────────────
@@ -496,3 +455,6 @@ pub(super) fn kind_of(record: &AttributeRecord) -> AttributeKind {
         _ => AttributeKind::StringList,
     }
 }
+
+#[cfg(test)]
+mod tests;

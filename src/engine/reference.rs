@@ -51,9 +51,7 @@ impl Request {
                 "attributes" => {
                     request.attributes.clear();
                     for (name, value) in members(value.get()).map_err(|fault| fault.to_string())? {
-                        request
-                            .attributes
-                            .push((name.into_owned(), attribute_value(value.get())?));
+                        request.attributes.push((name.into_owned(), attribute_value(value.get())?));
                     }
                 }
                 _ => {}
@@ -63,17 +61,9 @@ impl Request {
         kinds.sort_unstable();
         kinds.dedup();
         if kinds.len() > limits::UNIT_COUNT_MAX {
-            return Err(format!(
-                "{} units; at most {} are taken",
-                kinds.len(),
-                limits::UNIT_COUNT_MAX
-            ));
+            return Err(format!("{} units; at most {} are taken", kinds.len(), limits::UNIT_COUNT_MAX));
         }
-        if units_seen {
-            Ok(request)
-        } else {
-            Err("`units` is missing".into())
-        }
+        if units_seen { Ok(request) } else { Err("`units` is missing".into()) }
     }
 
     /// The value of a unit kind; none where it is missing or empty.
@@ -84,11 +74,7 @@ impl Request {
 
     /// An attribute's value as it came.
     pub fn attribute(&self, name: &str) -> Option<&Value> {
-        self.attributes
-            .iter()
-            .rev()
-            .find(|(given, _)| given == name)
-            .map(|(_, value)| value)
+        self.attributes.iter().rev().find(|(given, _)| given == name).map(|(_, value)| value)
     }
 }
 
@@ -107,16 +93,10 @@ pub struct Assigned {
 pub fn assign(catalog: &Catalog, request: &Request) -> Vec<Assigned> {
     (0..catalog.experiments.len())
         .filter_map(|experiment| match decide(catalog, request, experiment) {
-            Verdict::Forced { unit_kind, group } => Some(Assigned {
-                experiment,
-                group,
-                forced_by: Some(unit_kind),
-            }),
-            Verdict::Assigned { group } => Some(Assigned {
-                experiment,
-                group,
-                forced_by: None,
-            }),
+            Verdict::Forced { unit_kind, group } => {
+                Some(Assigned { experiment, group, forced_by: Some(unit_kind) })
+            }
+            Verdict::Assigned { group } => Some(Assigned { experiment, group, forced_by: None }),
             Verdict::NotRunning | Verdict::NoUnit | Verdict::NotInBlocks | Verdict::NotInSegment => None,
         })
         .collect()
@@ -149,15 +129,8 @@ fn decide(catalog: &Catalog, request: &Request, experiment: usize) -> Verdict {
     let Some(group) = group_at(experiment, layer_bucket(layer, unit)) else {
         return Verdict::NotInBlocks;
     };
-    let holds = experiment
-        .segment
-        .as_ref()
-        .is_none_or(|segment| holds(catalog, segment, request));
-    if holds {
-        Verdict::Assigned { group }
-    } else {
-        Verdict::NotInSegment
-    }
+    let holds = experiment.segment.as_ref().is_none_or(|segment| holds(catalog, segment, request));
+    if holds { Verdict::Assigned { group } } else { Verdict::NotInSegment }
 }
 
 /// The override for one of the request's units: of the first unit kind in the file's order.
@@ -183,10 +156,7 @@ fn layer_bucket(layer: &Layer, unit: &str) -> u32 {
 /// The group of the experiment that owns the bucket.
 fn group_at(experiment: &Experiment, bucket: u32) -> Option<usize> {
     experiment.groups.iter().position(|group| {
-        group
-            .blocks
-            .iter()
-            .any(|block| (block.first..block.first + block.count).contains(&bucket))
+        group.blocks.iter().any(|block| (block.first..block.first + block.count).contains(&bucket))
     })
 }
 
@@ -197,10 +167,9 @@ fn holds(catalog: &Catalog, condition: &Condition, request: &Request) -> bool {
         Condition::Any(parts) => parts.iter().any(|part| holds(catalog, part, request)),
         Condition::Not(part) => !holds(catalog, part, request),
         Condition::Segment(segment) => holds(catalog, &catalog.segments[*segment].condition, request),
-        Condition::Test { attribute, test } => test_holds(
-            test,
-            typed_value(&catalog.attributes[*attribute], request).as_ref(),
-        ),
+        Condition::Test { attribute, test } => {
+            test_holds(test, typed_value(&catalog.attributes[*attribute], request).as_ref())
+        }
     }
 }
 
@@ -219,10 +188,7 @@ fn typed_value<'a>(attribute: &Attribute, request: &'a Request) -> Option<Typed<
     let value = request.attribute(&attribute.name)?;
     match attribute.kind {
         AttributeKind::String => value.as_str().map(Typed::Text),
-        AttributeKind::Number => value
-            .as_f64()
-            .filter(|number| number.is_finite())
-            .map(Typed::Number),
+        AttributeKind::Number => value.as_f64().filter(|number| number.is_finite()).map(Typed::Number),
         AttributeKind::Bool => value.as_bool().map(Typed::Bool),
         AttributeKind::Version => value.as_str().and_then(parse_version).map(Typed::Version),
         AttributeKind::StringList => {
@@ -252,43 +218,23 @@ fn test_holds(test: &Test, value: Option<&Typed<'_>>) -> bool {
 }
 
 fn text_of<'a>(value: Option<&Typed<'a>>) -> Option<&'a str> {
-    if let Some(Typed::Text(text)) = value {
-        Some(text)
-    } else {
-        None
-    }
+    if let Some(Typed::Text(text)) = value { Some(text) } else { None }
 }
 
 fn number_of(value: Option<&Typed<'_>>) -> Option<f64> {
-    if let Some(Typed::Number(number)) = value {
-        Some(*number)
-    } else {
-        None
-    }
+    if let Some(Typed::Number(number)) = value { Some(*number) } else { None }
 }
 
 fn bool_of(value: Option<&Typed<'_>>) -> Option<bool> {
-    if let Some(Typed::Bool(truth)) = value {
-        Some(*truth)
-    } else {
-        None
-    }
+    if let Some(Typed::Bool(truth)) = value { Some(*truth) } else { None }
 }
 
 fn version_of(value: Option<&Typed<'_>>) -> Option<[u32; 4]> {
-    if let Some(Typed::Version(parts)) = value {
-        Some(*parts)
-    } else {
-        None
-    }
+    if let Some(Typed::Version(parts)) = value { Some(*parts) } else { None }
 }
 
 fn list_of<'a, 'v>(value: Option<&'v Typed<'a>>) -> Option<&'v [&'a str]> {
-    if let Some(Typed::List(items)) = value {
-        Some(items)
-    } else {
-        None
-    }
+    if let Some(Typed::List(items)) = value { Some(items) } else { None }
 }
 
 fn string_test_holds(test: &StringTest, text: Option<&str>) -> bool {
@@ -350,11 +296,7 @@ fn unit_text(json: &str) -> Result<String, String> {
         return Err(format!("{json} is neither a string nor an integer"));
     };
     if text.len() > limits::UNIT_VALUE_SIZE_MAX {
-        return Err(format!(
-            "{} bytes; at most {} are taken",
-            text.len(),
-            limits::UNIT_VALUE_SIZE_MAX
-        ));
+        return Err(format!("{} bytes; at most {} are taken", text.len(), limits::UNIT_VALUE_SIZE_MAX));
     }
     Ok(text)
 }

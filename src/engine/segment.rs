@@ -44,13 +44,7 @@ pub(super) struct Leaf {
 impl Leaf {
     /// A leaf that only leads to itself.
     pub const fn terminal(index: u32) -> Leaf {
-        Leaf {
-            slot: 0,
-            mask: 0,
-            low: 0,
-            span: 0,
-            next: [index; 2],
-        }
+        Leaf { slot: 0, mask: 0, low: 0, span: 0, next: [index; 2] }
     }
 
     #[inline(always)]
@@ -88,52 +82,24 @@ mod tests {
 
     #[test]
     fn a_leaf_expresses_intervals_bits_any_and_all() {
-        let leaf = |mask, low, span| Leaf {
-            slot: 0,
-            mask,
-            low,
-            span,
-            next: [FALSE, TRUE],
-        };
+        let leaf = |mask, low, span| Leaf { slot: 0, mask, low, span, next: [FALSE, TRUE] };
         let passes = |leaf: Leaf, word: u32| leaf.lead(&[word]) == TRUE;
         let interval = leaf(u32::MAX, 3, 2);
-        assert_eq!(
-            [0, 2, 3, 4, 5].map(|word| passes(interval, word)),
-            [false, false, true, true, false]
-        );
+        assert_eq!([0, 2, 3, 4, 5].map(|word| passes(interval, word)), [false, false, true, true, false]);
         let any = leaf(0b110, 1, u32::MAX);
-        assert_eq!(
-            [0, 1, 2, 4, 7].map(|word| passes(any, word)),
-            [false, false, true, true, true]
-        );
+        assert_eq!([0, 1, 2, 4, 7].map(|word| passes(any, word)), [false, false, true, true, true]);
         let all = leaf(0b110, 0b110, 1);
-        assert_eq!(
-            [0, 2, 4, 6, 7].map(|word| passes(all, word)),
-            [false, false, false, true, true]
-        );
+        assert_eq!([0, 2, 4, 6, 7].map(|word| passes(all, word)), [false, false, false, true, true]);
         let top = leaf(1 << 31, 1, u32::MAX);
-        assert_eq!(
-            [0, 1 << 31, u32::MAX].map(|word| passes(top, word)),
-            [false, true, true]
-        );
+        assert_eq!([0, 1 << 31, u32::MAX].map(|word| passes(top, word)), [false, true, true]);
     }
 
     #[test]
     fn walks_beside_each_other_end_like_walks_alone() {
         // leaf 2: bit 0, else leaf 3; leaf 3: bit 1
-        let leaf = |mask, next| Leaf {
-            slot: 0,
-            mask,
-            low: 1,
-            span: u32::MAX,
-            next,
-        };
-        let leaves = [
-            Leaf::terminal(FALSE),
-            Leaf::terminal(TRUE),
-            leaf(1, [3, TRUE]),
-            leaf(2, [FALSE, TRUE]),
-        ];
+        let leaf = |mask, next| Leaf { slot: 0, mask, low: 1, span: u32::MAX, next };
+        let leaves =
+            [Leaf::terminal(FALSE), Leaf::terminal(TRUE), leaf(1, [3, TRUE]), leaf(2, [FALSE, TRUE])];
         for word in 0..4 {
             let entries = [FALSE, TRUE, 2, 3];
             let alone = entries.map(|entry| holds(&leaves, &[word], entry));

@@ -60,13 +60,7 @@ pub struct ChunkFault(pub &'static str);
 
 impl Default for Decoder {
     fn default() -> Self {
-        Self {
-            size: 0,
-            framing_size: 0,
-            digits: 0,
-            place: Place::Size,
-            colon: false,
-        }
+        Self { size: 0, framing_size: 0, digits: 0, place: Place::Size, colon: false }
     }
 }
 
@@ -97,10 +91,7 @@ impl Decoder {
     /// # Panics
     /// Where that is more than [`Next::Data`] said.
     pub fn data_taken(&mut self, size: usize) {
-        assert!(
-            self.place == Place::Data && size as u64 <= self.size,
-            "more data than the chunk has"
-        );
+        assert!(self.place == Place::Data && size as u64 <= self.size, "more data than the chunk has");
         self.size -= size as u64;
         if self.size == 0 {
             self.place = Place::DataReturn;
@@ -175,7 +166,7 @@ impl Decoder {
     }
 }
 
-fn hex_value(byte: u8) -> u8 {
+pub(super) fn hex_value(byte: u8) -> u8 {
     match byte {
         b'0'..=b'9' => byte - b'0',
         _ => (byte | 0x20) - b'a' + 10,
@@ -214,10 +205,7 @@ mod tests {
     fn chunks_are_joined_and_trailers_dropped() {
         let input =
             b"4\r\nWiki\r\n0005;a=b;c=\"d e\"\r\npedia\r\nA\r\n0123456789\r\n0\r\nX-Sum: 1\r\nY:\r\n\r\nGET";
-        assert_eq!(
-            decode(input),
-            Ok((b"Wikipedia0123456789".to_vec(), Some(input.len() - 3)))
-        );
+        assert_eq!(decode(input), Ok((b"Wikipedia0123456789".to_vec(), Some(input.len() - 3))));
     }
 
     #[test]
@@ -244,12 +232,7 @@ mod tests {
 
     #[test]
     fn data_must_end_where_the_size_says() {
-        for input in [
-            &b"1\r\nab\r\n"[..],
-            b"1\r\na\n",
-            b"1\r\na\rX",
-            b"2\r\na\r\n0\r\n\r\n",
-        ] {
+        for input in [&b"1\r\nab\r\n"[..], b"1\r\na\n", b"1\r\na\rX", b"2\r\na\r\n0\r\n\r\n"] {
             assert!(decode(input).is_err(), "{:?}", String::from_utf8_lossy(input));
         }
     }

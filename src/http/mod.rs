@@ -39,7 +39,9 @@ pub mod json;
 pub mod query;
 pub mod request;
 pub mod response;
+mod scratch;
 pub mod service;
+mod units;
 pub mod workspace;
 
 pub use connection::{Connection, Output, Wait};

@@ -109,7 +109,7 @@ const fn bad(reason: &'static str) -> HeadFault {
 pub enum HeadScan {
     /// The head is this long, its empty line included.
     Complete(usize),
-    /// All complete lines were looked at; this many bytes need not be again.
+    /// These bytes hold no end of it and need not be looked at again.
     Partial(usize),
 }
 
@@ -132,33 +132,33 @@ pub fn scan_head(bytes: &[u8], scanned: usize, head_size_max: usize) -> Result<H
     // Only the first `head_size_max` bytes count, so that the verdict is the
     // same however much has come by now.
     let window = &bytes[..bytes.len().min(head_size_max)];
-    let mut line_at = scanned;
     let mut search_at = scanned;
     while let Some(found) = memchr::memchr(b'\n', &window[search_at..]) {
         let feed_at = search_at + found;
-        if feed_at == 0 || window[feed_at - 1] != b'\r' {
+        // The first byte is no line end, so an LF has a byte before it, and a
+        // line of nothing has two.
+        if window[feed_at - 1] != b'\r' {
             return Err(bad("a line ends with CR LF, not with a bare LF"));
         }
-        if feed_at == line_at + 1 {
+        if feed_at >= 2 && window[feed_at - 2] == b'\n' {
             return Ok(HeadScan::Complete(feed_at + 1));
         }
-        line_at = feed_at + 1;
-        search_at = line_at;
+        search_at = feed_at + 1;
     }
-    if window.len() == head_size_max {
-        return Err(if line_at == 0 {
-            HeadFault {
-                status: Status::UriTooLong,
-                reason: "the request line is too long",
-            }
-        } else {
-            HeadFault {
-                status: Status::HeaderFieldsTooLarge,
-                reason: "the request's head is too large",
-            }
-        });
+    if window.len() < head_size_max {
+        return Ok(HeadScan::Partial(window.len()));
     }
-    Ok(HeadScan::Partial(line_at))
+    Err(if memchr::memchr(b'\n', window).is_none() {
+        HeadFault {
+            status: Status::UriTooLong,
+            reason: "the request line is too long",
+        }
+    } else {
+        HeadFault {
+            status: Status::HeaderFieldsTooLarge,
+            reason: "the request's head is too large",
+        }
+    })
 }
 
 /// Reads a complete head, as [`scan_head`] delimits it.

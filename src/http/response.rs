@@ -125,12 +125,7 @@ impl<'w> Answer<'w> {
         mode: AnswerMode,
         outcome: &'w mut Option<Status>,
     ) -> Self {
-        Self {
-            out: Out::new(buffer),
-            date,
-            mode,
-            outcome,
-        }
+        Self { out: Out::new(buffer), date, mode, outcome }
     }
 
     /// Begins the answer's head.
@@ -144,14 +139,7 @@ impl<'w> Answer<'w> {
         } else if self.mode.keep_alive {
             self.out.push_str("Connection: keep-alive\r\n");
         }
-        AnswerHead {
-            out: self.out,
-            date: self.date,
-            mode: self.mode,
-            outcome: self.outcome,
-            status,
-            begin,
-        }
+        AnswerHead { out: self.out, date: self.date, mode: self.mode, outcome: self.outcome, status, begin }
     }
 
     /// The whole answer: a problem document (RFC 9457) and nothing else.
@@ -179,10 +167,7 @@ impl<'w> AnswerHead<'w> {
     }
 
     pub(super) fn push_header(&mut self, name: &str, value: &str) {
-        debug_assert!(
-            !name.is_empty() && name.bytes().all(super::request::is_token_byte),
-            "header `{name}`"
-        );
+        debug_assert!(!name.is_empty() && name.bytes().all(super::request::is_token_byte), "header `{name}`");
         self.out.push_str(name);
         self.out.push(b": ");
         if value.bytes().any(is_control) {
@@ -263,24 +248,12 @@ impl Body<'_> {
     pub fn finish(self) {
         let size = self.size();
         let Self { head, body_at } = self;
-        let AnswerHead {
-            out,
-            date,
-            mode,
-            outcome,
-            status,
-            begin,
-        } = head;
+        let AnswerHead { out, date, mode, outcome, status, begin } = head;
         if out.overflow {
             out.buffer.truncate(begin);
-            assert!(
-                status != Status::InternalServerError,
-                "a problem document fits any output"
-            );
-            Answer::new(out.buffer, date, mode, outcome).problem(
-                Status::InternalServerError,
-                "the answer is larger than the server allows",
-            );
+            assert!(status != Status::InternalServerError, "a problem document fits any output");
+            Answer::new(out.buffer, date, mode, outcome)
+                .problem(Status::InternalServerError, "the answer is larger than the server allows");
             return;
         }
         let mut digits = itoa::Buffer::new();
@@ -304,10 +277,7 @@ pub struct Out<'w> {
 
 impl<'w> Out<'w> {
     pub(super) fn new(buffer: &'w mut OutputBuffer) -> Self {
-        Self {
-            buffer,
-            overflow: false,
-        }
+        Self { buffer, overflow: false }
     }
 
     pub(super) fn overflowed(&self) -> bool {

@@ -83,12 +83,7 @@ impl Refusal {
     /// Any other.
     #[must_use]
     pub const fn new(status: Status, detail: &'static str) -> Self {
-        Self {
-            status,
-            detail,
-            allow: None,
-            retry_after_s: None,
-        }
+        Self { status, detail, allow: None, retry_after_s: None }
     }
 }
 

@@ -11,6 +11,7 @@
 //! are used again first, so a quiet worker stays small.
 
 use std::io::Write;
+use std::num::NonZeroU32;
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::clock::Now;
@@ -27,6 +28,9 @@ pub struct Limits {
     pub carry_count: usize,
     /// Connections with untaken output kept at once.
     pub pending_output_count: usize,
+    /// Output gathered from pipelined requests, beyond one largest answer,
+    /// before the rest of them has to wait until it is sent.
+    pub output_batch_size: usize,
     /// How long a connection may lie idle between requests.
     pub idle_timeout: Duration,
     /// How long a head may take to come.
@@ -46,6 +50,7 @@ impl Default for Limits {
             body_size_max: limits::BODY_SIZE_MAX,
             carry_count: limits::CARRY_COUNT,
             pending_output_count: limits::PENDING_OUTPUT_COUNT,
+            output_batch_size: 128 * 1024,
             idle_timeout: Duration::from_secs(75),
             head_timeout: Duration::from_secs(5),
             body_timeout: Duration::from_secs(10),
@@ -63,8 +68,6 @@ pub struct PoolExhausted;
 /// Room beside the largest answer: a `100 Continue` or a line's chunk framing,
 /// and a refusal's own problem document.
 pub(super) const ANSWER_SLACK_SIZE: usize = 4096;
-/// Output gathered from pipelined requests before they have to wait.
-const OUTPUT_BATCH_SIZE: usize = 128 * 1024;
 
 /// What all connections of one worker share.
 pub struct Workspace {
@@ -99,13 +102,17 @@ impl Workspace {
         );
         assert!(answer_size_max <= 64 << 20, "answer_size_max");
         let slot_size = (limits.head_size_max + limits.body_size_max).max(limits::READ_BUFFER_SIZE);
-        let output = OutputBuffer::new(answer_size_max + ANSWER_SLACK_SIZE);
+        let output = OutputBuffer::new(answer_size_max + ANSWER_SLACK_SIZE, limits.output_batch_size);
         Self {
             limits,
             carry: Pool::new(limits.carry_count, slot_size),
             pending: Pool::new(limits.pending_output_count, output.bytes.len()),
             output,
-            scratch: zeroed(limits.body_size_max.max(8 * limits.head_size_max) + 64),
+            scratch: zeroed(
+                limits
+                    .body_size_max
+                    .max(super::query::scratch_size(limits.head_size_max)),
+            ),
             date: DateLine::new(),
             carry_refused: 0,
         }
@@ -165,18 +172,22 @@ impl Pool {
         Self {
             bytes: zeroed(count * slot_size),
             slot_size,
-            free: (0..count_u32).rev().collect(),
+            free: (1..=count_u32).rev().collect(),
         }
     }
 
     /// A free slot, the one freed last first.
     pub(super) fn take(&mut self) -> Option<Slot> {
-        self.free.pop().map(Slot)
+        self.free.pop().and_then(NonZeroU32::new).map(Slot)
     }
 
     pub(super) fn give_back(&mut self, slot: Slot) {
-        debug_assert!(!self.free.contains(&slot.0), "slot {} was free already", slot.0);
-        self.free.push(slot.0);
+        debug_assert!(
+            !self.free.contains(&slot.0.get()),
+            "slot {} was free already",
+            slot.0
+        );
+        self.free.push(slot.0.get());
     }
 
     pub(super) fn slot_size(&self) -> usize {
@@ -184,17 +195,24 @@ impl Pool {
     }
 
     pub(super) fn slot(&self, slot: &Slot) -> &[u8] {
-        &self.bytes[slot.0 as usize * self.slot_size..][..self.slot_size]
+        &self.bytes[slot.index() * self.slot_size..][..self.slot_size]
     }
 
     pub(super) fn slot_mut(&mut self, slot: &Slot) -> &mut [u8] {
-        &mut self.bytes[slot.0 as usize * self.slot_size..][..self.slot_size]
+        &mut self.bytes[slot.index() * self.slot_size..][..self.slot_size]
     }
 }
 
 /// One slot of a pool, held by one connection; given back, not dropped.
+/// Counted from one, so that an `Option` of it takes no more room.
 #[derive(Debug)]
-pub(super) struct Slot(u32);
+pub(super) struct Slot(NonZeroU32);
+
+impl Slot {
+    fn index(&self) -> usize {
+        self.0.get() as usize - 1
+    }
+}
 
 /// The worker-wide output: one connection at a time builds its answers here.
 pub(super) struct OutputBuffer {
@@ -205,10 +223,10 @@ pub(super) struct OutputBuffer {
 }
 
 impl OutputBuffer {
-    /// With room for one answer of `answer_room` and a batch of smaller ones.
-    pub(super) fn new(answer_room: usize) -> Self {
+    /// With room for one answer of `answer_room` behind `batch_size` of others.
+    pub(super) fn new(answer_room: usize, batch_size: usize) -> Self {
         Self {
-            bytes: zeroed(answer_room + OUTPUT_BATCH_SIZE),
+            bytes: zeroed(answer_room + batch_size),
             start: 0,
             end: 0,
             answer_room,
@@ -222,6 +240,11 @@ impl OutputBuffer {
     /// Is there room for one more of the largest answers?
     pub(super) fn has_room(&self) -> bool {
         self.bytes.len() - self.end >= self.answer_room
+    }
+
+    /// Is there still room for what a refusal or the end of a line writes?
+    pub(super) fn has_tail_room(&self) -> bool {
+        self.bytes.len() - self.end >= ANSWER_SLACK_SIZE / 2
     }
 
     pub(super) fn unsent(&self) -> &[u8] {

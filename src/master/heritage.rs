@@ -287,6 +287,7 @@ impl Heritage {
             drain_idle: self.settings.drain_idle,
             drain_timeout: self.settings.drain_timeout,
             orphan_timeout: ORPHAN_TIMEOUT,
+            drain_timeout: self.settings.drain_timeout,
         }
     }
 

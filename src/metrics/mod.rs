@@ -16,8 +16,7 @@ pub mod render;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Label values of `route`, in the order of the endpoint's table.
-pub const ROUTES: &[&str] =
-    &["assign", "experiment", "batch", "livez", "readyz", "metrics", "none"];
+pub const ROUTES: &[&str] = &["assign", "experiment", "batch", "livez", "readyz", "metrics", "none"];
 /// Label values of `status`; what is not listed counts as `other`.
 pub const STATUSES: &[&str] = &[
     "200", "400", "404", "405", "408", "413", "414", "415", "417", "422", "431", "500", "501", "503", "505",
@@ -25,7 +24,7 @@ pub const STATUSES: &[&str] = &[
 ];
 /// Label values of `reason` of closed connections.
 pub const CLOSE_REASONS: &[&str] =
-    &["peer", "answered", "idle_timeout", "slow", "evicted", "drained", "refused", "error"];
+    &["peer", "answered", "idle_timeout", "slow", "evicted", "drained", "error"];
 /// Label values of `rings`: this instance's, and those that earlier ones left.
 pub const RING_ORIGINS: &[&str] = &["own", "earlier"];
 /// Label values of `cause` of replaced processes.

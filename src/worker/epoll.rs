@@ -57,7 +57,6 @@ enum Reason {
     Slow,
     Evicted,
     Drained,
-    Refused,
     Error,
 }
 const _: () = assert!(CLOSE_REASONS.len() == Reason::Error as usize + 1);
@@ -138,7 +137,11 @@ impl<'r> Backend<'r> {
             block,
         };
         if let Some(channel) = backend.control.descriptor() {
-            backend.poll.registry().register(&mut SourceFd(&channel.as_raw_fd()), CHANNEL, Interest::READABLE)?;
+            backend.poll.registry().register(
+                &mut SourceFd(&channel.as_raw_fd()),
+                CHANNEL,
+                Interest::READABLE,
+            )?;
         }
         backend.serve_gates(options.slot, true)?;
         Ok(backend)
@@ -524,7 +527,9 @@ impl<'r> Backend<'r> {
         let late = now.mono_ns >= drain.deadline_ns;
         if drain.idle_ns.is_some_and(|idle_ns| now.mono_ns >= idle_ns) {
             drain.idle_ns = None;
-            while let Some(key) = self.timers.oldest(Class::Idle).and_then(|index| self.connections.key(index)) {
+            while let Some(key) =
+                self.timers.oldest(Class::Idle).and_then(|index| self.connections.key(index))
+            {
                 self.close(key, Reason::Drained, now);
             }
         }
@@ -536,7 +541,8 @@ impl<'r> Backend<'r> {
 fn connection_count_max(options: &PoolOptions, listener_count: usize) -> io::Result<usize> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     let limit = if setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() { hard } else { soft };
-    let room = usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(OTHER_DESCRIPTORS + listener_count);
+    let room =
+        usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(OTHER_DESCRIPTORS + listener_count);
     let count = options.connection_count_max.min(room).max(1);
     if count < options.connection_count_max && options.index == 0 {
         log::info!(

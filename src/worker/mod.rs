@@ -209,7 +209,9 @@ fn take_ring(rings: &Rings, which: usize) -> Result<(Region, usize), Fault> {
         let path = &rings.paths[which];
         Region::open_locked(path).map_err(|fault| Fault::RingFile { path: path.clone(), fault })
     };
-    locked(which).map(|region| (region, which)).or_else(|_| locked(1 - which).map(|region| (region, 1 - which)))
+    locked(which)
+        .map(|region| (region, which))
+        .or_else(|_| locked(1 - which).map(|region| (region, 1 - which)))
 }
 
 /// Why a backend's loop ended.

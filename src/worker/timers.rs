@@ -126,9 +126,11 @@ impl Timers {
 
     /// A slot whose time is over, and its class; its timer is stopped.
     pub fn expire(&mut self, now: Now) -> Option<(u32, Class)> {
-        let due = self.lists.iter().map(|list| list.front).find(|&front| {
-            front != NONE && self.links[front as usize].deadline_ns <= now.mono_ns
-        })?;
+        let due = self
+            .lists
+            .iter()
+            .map(|list| list.front)
+            .find(|&front| front != NONE && self.links[front as usize].deadline_ns <= now.mono_ns)?;
         let class = self.links[due as usize].class.expect("a listed slot has a class");
         self.disarm(due);
         Some((due, class))

@@ -17,11 +17,7 @@ pub(super) struct Taken {
 
 impl Taken {
     pub fn new(layer_count: usize) -> Self {
-        Taken {
-            layers: vec![BTreeMap::new(); layer_count],
-            owners: Vec::new(),
-            last: None,
-        }
+        Taken { layers: vec![BTreeMap::new(); layer_count], owners: Vec::new(), last: None }
     }
 
     /// Takes a block, as far as it is free, and reports everyone who has some of it already.
@@ -36,8 +32,7 @@ impl Taken {
     ) {
         if self.last != Some((owner.experiment, owner.group)) {
             self.last = Some((owner.experiment, owner.group));
-            self.owners
-                .push(format!("group {} of {}", owner.name, owner.what));
+            self.owners.push(format!("group {} of {}", owner.name, owner.what));
         }
         let own = self.owners.len() - 1;
         let (first, end) = (block.first, block.first.saturating_add(block.count));

@@ -371,14 +371,20 @@ pub(super) fn judge_segments(
 
 /// A reference to what is not written out closes a circle.
 fn write_out(measure: &Measure, written: &[Option<Written>]) -> Written {
-    let mut whole = Written { leaf_count: measure.leaf_count, depth: measure.depth, is_circular: false };
+    let mut whole = Written {
+        leaf_count: measure.leaf_count,
+        depth: measure.depth,
+        is_circular: false,
+    };
     for reference in &measure.references {
         let Some(target) = written[reference.segment].filter(|target| !target.is_circular) else {
             whole.is_circular = true;
             continue;
         };
         whole.leaf_count = whole.leaf_count.saturating_add(target.leaf_count);
-        whole.depth = whole.depth.max(reference.depth.saturating_add(1).saturating_add(target.depth));
+        whole.depth = whole
+            .depth
+            .max(reference.depth.saturating_add(1).saturating_add(target.depth));
     }
     whole
 }

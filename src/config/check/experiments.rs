@@ -55,26 +55,19 @@ impl<'n, 's> Experiments<'n, 's> {
         };
         if items.len() > EXPERIMENT_COUNT_MAX {
             report.fault(node, || {
-                format!(
-                    "{} experiments; at most {EXPERIMENT_COUNT_MAX} are allowed",
-                    items.len()
-                )
+                format!("{} experiments; at most {EXPERIMENT_COUNT_MAX} are allowed", items.len())
             });
             return Vec::new();
         }
         let items = items.into_iter().enumerate();
-        items
-            .filter_map(|(index, item)| self.experiment(&node.item(index, item), index))
-            .collect()
+        items.filter_map(|(index, item)| self.experiment(&node.item(index, item), index)).collect()
     }
 
     fn experiment(&mut self, node: &Node<'s, '_>, index: usize) -> Option<Experiment> {
         let report = self.names.report;
         let fields = report.fields(node, "an experiment", keys::EXPERIMENT)?;
 
-        let name = fields
-            .get(node, "name")
-            .map(|name| (report.name(&name, "`name`"), name));
+        let name = fields.get(node, "name").map(|name| (report.name(&name, "`name`"), name));
         let what = match &name {
             Some((Some(name), _)) => format!("experiment `{}`", short(name)),
             _ => format!("experiment {index}"),
@@ -90,26 +83,14 @@ impl<'n, 's> Experiments<'n, 's> {
         };
 
         let id = report
-            .required(
-                node,
-                &fields,
-                "id",
-                &what,
-                "a whole number that no other experiment has is wanted",
-            )
+            .required(node, &fields, "id", &what, "a whole number that no other experiment has is wanted")
             .and_then(|id| {
                 let number = report.integer(&id, "`id`", i64::MIN..=i64::MAX)?;
                 self.claim_id(&id, number, index);
                 Some(number)
             });
         let run_id = report
-            .required(
-                node,
-                &fields,
-                "run_id",
-                &what,
-                "a whole number is wanted, 1 for the first run",
-            )
+            .required(node, &fields, "run_id", &what, "a whole number is wanted, 1 for the first run")
             .and_then(|run_id| report.integer(&run_id, "`run_id`", i64::from(i32::MIN)..=i64::from(i32::MAX)))
             .and_then(|run_id| i32::try_from(run_id).ok());
         let state = match fields.get(node, "state") {
@@ -117,13 +98,7 @@ impl<'n, 's> Experiments<'n, 's> {
             Some(state) => self.state(&state),
         };
         let layer = report
-            .required(
-                node,
-                &fields,
-                "layer",
-                &what,
-                "the name of a declared layer is wanted",
-            )
+            .required(node, &fields, "layer", &what, "the name of a declared layer is wanted")
             .and_then(|layer| self.layer(&layer));
         let segment = fields.get(node, "segment").map(|segment| self.segment(&segment));
         let groups = report
@@ -170,19 +145,12 @@ impl<'n, 's> Experiments<'n, 's> {
     fn state(&self, node: &Node<'s, '_>) -> Option<State> {
         let report = self.names.report;
         let given = report.text(node, "`state`")?;
-        let state = keys::STATES
-            .iter()
-            .find(|(name, _)| *name == given)
-            .map(|(_, state)| *state);
+        let state = keys::STATES.iter().find(|(name, _)| *name == given).map(|(_, state)| *state);
         if state.is_none() {
             report.fault(node, || {
                 let states = || keys::STATES.iter().map(|(name, _)| *name);
                 let suggestion = report.suggestion(&given, states());
-                format!(
-                    "unknown state `{}`{suggestion}; the states are {}",
-                    short(&given),
-                    listed(states())
-                )
+                format!("unknown state `{}`{suggestion}; the states are {}", short(&given), listed(states()))
             });
         }
         state
@@ -261,10 +229,9 @@ impl<'n, 's> Experiments<'n, 's> {
                     }
                     Some(name)
                 });
-            let shown = name.as_deref().map_or_else(
-                || format!("group {index} of {what}"),
-                |name| format!("`{}`", short(name)),
-            );
+            let shown = name
+                .as_deref()
+                .map_or_else(|| format!("group {index} of {what}"), |name| format!("`{}`", short(name)));
             let owner = Owner {
                 layer,
                 is_taking: state != Some(State::Finished),
@@ -282,21 +249,11 @@ impl<'n, 's> Experiments<'n, 's> {
                     "a list of [first, count] is wanted, [] for no buckets",
                 )
                 .and_then(|blocks| self.blocks(&blocks, &owner));
-            let payload = fields
-                .get(&group_node, "payload")
-                .map(|payload| minified(payload.raw));
+            let payload = fields.get(&group_node, "payload").map(|payload| minified(payload.raw));
             groups.push(match (name, blocks) {
-                (Some(name), Some(blocks)) => Some(Group {
-                    name,
-                    blocks,
-                    payload,
-                }),
+                (Some(name), Some(blocks)) => Some(Group { name, blocks, payload }),
                 // Faulty, but its name is one that overrides may use.
-                (Some(name), None) => Some(Group {
-                    name,
-                    blocks: Vec::new(),
-                    payload,
-                }),
+                (Some(name), None) => Some(Group { name, blocks: Vec::new(), payload }),
                 _ => None,
             });
         }
@@ -314,8 +271,7 @@ impl<'n, 's> Experiments<'n, 's> {
                     && owner.is_taking
                 {
                     let layer_name = &self.layers[layer].0.name;
-                    self.taken
-                        .take(self.names.report, layer, layer_name, block, owner, &at);
+                    self.taken.take(self.names.report, layer, layer_name, block, owner, &at);
                 }
             }
         }
@@ -361,10 +317,7 @@ impl<'n, 's> Experiments<'n, 's> {
                 return None;
             }
         }
-        Some(Block {
-            first: u32::try_from(first).ok()?,
-            count: u32::try_from(count).ok()?,
-        })
+        Some(Block { first: u32::try_from(first).ok()?, count: u32::try_from(count).ok()? })
     }
 
     fn overrides(
@@ -414,10 +367,7 @@ impl<'n, 's> Experiments<'n, 's> {
                     }),
                 }
             }
-            overrides.push(OverrideKind {
-                unit_kind,
-                units: listed_units,
-            });
+            overrides.push(OverrideKind { unit_kind, units: listed_units });
         }
         Some(overrides)
     }

@@ -67,27 +67,15 @@ pub(super) enum Kind {
 
 impl<'s, 'p> Node<'s, 'p> {
     pub fn root(raw: &'s RawValue) -> Self {
-        Node {
-            raw: raw.get(),
-            path: Path::Root,
-            depth: 0,
-        }
+        Node { raw: raw.get(), path: Path::Root, depth: 0 }
     }
 
     pub fn member<'c>(&'c self, key: &'c str, raw: &'s RawValue) -> Node<'s, 'c> {
-        Node {
-            raw: raw.get(),
-            path: Path::Key(&self.path, key),
-            depth: self.depth + 1,
-        }
+        Node { raw: raw.get(), path: Path::Key(&self.path, key), depth: self.depth + 1 }
     }
 
     pub fn item<'c>(&'c self, index: usize, raw: &'s RawValue) -> Node<'s, 'c> {
-        Node {
-            raw: raw.get(),
-            path: Path::Index(&self.path, index),
-            depth: self.depth + 1,
-        }
+        Node { raw: raw.get(), path: Path::Index(&self.path, index), depth: self.depth + 1 }
     }
 
     pub fn pointer(&self) -> String {
@@ -168,9 +156,7 @@ pub(super) fn well_formed<'s>(report: &Report<'s>, node: &Node<'s, '_>) {
                 unreadable(report, node, &fault);
             }
         }
-        Kind::Array => for_each_item(node.raw, |index, item| {
-            well_formed(report, &node.item(index, item))
-        }),
+        Kind::Array => for_each_item(node.raw, |index, item| well_formed(report, &node.item(index, item))),
         Kind::Object => match members(node.raw) {
             Err(fault) => unreadable(report, node, &fault),
             Ok(members) => {
@@ -232,9 +218,7 @@ impl<'s> Report<'s> {
     /// An object's members; none where it is no object.
     pub fn object(&self, node: &Node<'s, '_>, what: &str) -> Option<Members<'s>> {
         if node.kind() != Kind::Object {
-            self.fault(node, || {
-                format!("{what} is {}; an object is wanted", node.shown())
-            });
+            self.fault(node, || format!("{what} is {}; an object is wanted", node.shown()));
             return None;
         }
         if node.is_too_deep() {
@@ -254,17 +238,11 @@ impl<'s> Report<'s> {
                 self.fault(&value, || {
                     let suggestion = self.suggestion(key, keys.iter().chain(NOTES).copied());
                     let keys = listed(keys.iter().copied());
-                    format!(
-                        "unknown key `{}`{suggestion}; {what} has the keys {keys}",
-                        short(key)
-                    )
+                    format!("unknown key `{}`{suggestion}; {what} has the keys {keys}", short(key))
                 });
             }
         }
-        Some(Fields {
-            members,
-            unknown_seen,
-        })
+        Some(Fields { members, unknown_seen })
     }
 
     /// An object whose keys are names; each once, the last where one is repeated. Notes are ignored.
@@ -343,17 +321,11 @@ impl<'s> Report<'s> {
     /// A whole number in a range.
     pub fn integer(&self, node: &Node<'s, '_>, what: &str, range: RangeInclusive<i64>) -> Option<i64> {
         let (least, most) = (*range.start(), *range.end());
-        let integer = if node.kind() == Kind::Number {
-            integer(node.raw)
-        } else {
-            None
-        };
+        let integer = if node.kind() == Kind::Number { integer(node.raw) } else { None };
         match integer {
             Some(Some(number)) if range.contains(&number) => Some(number),
             Some(_) => {
-                self.fault(node, || {
-                    format!("{what} is {}; {least} to {most} is allowed", short(node.raw))
-                });
+                self.fault(node, || format!("{what} is {}; {least} to {most} is allowed", short(node.raw)));
                 None
             }
             None => {
@@ -385,18 +357,15 @@ impl<'s> Report<'s> {
 /// A number written without point or exponent; within, none where it passes 64 bits.
 fn integer(raw: &str) -> Option<Option<i64>> {
     let digits = raw.strip_prefix('-').unwrap_or(raw);
-    digits
-        .bytes()
-        .all(|byte| byte.is_ascii_digit())
-        .then(|| raw.parse().ok())
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| raw.parse().ok())
 }
 
 fn name_size_fault(name: &str) -> Option<String> {
     match name.len() {
         0 => Some(format!("is empty; 1 to {NAME_SIZE_MAX} bytes are wanted")),
-        size if size > NAME_SIZE_MAX => Some(format!(
-            "is {size} bytes long; at most {NAME_SIZE_MAX} are allowed"
-        )),
+        size if size > NAME_SIZE_MAX => {
+            Some(format!("is {size} bytes long; at most {NAME_SIZE_MAX} are allowed"))
+        }
         _ => None,
     }
 }

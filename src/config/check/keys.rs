@@ -10,16 +10,8 @@ pub(super) const FILE: &[&str] = &["version", "attributes", "segments", "layers"
 /// Keys of a layer.
 pub(super) const LAYER: &[&str] = &["salt", "unit", "buckets"];
 /// Keys of an experiment.
-pub(super) const EXPERIMENT: &[&str] = &[
-    "id",
-    "run_id",
-    "name",
-    "state",
-    "layer",
-    "segment",
-    "groups",
-    "overrides",
-];
+pub(super) const EXPERIMENT: &[&str] =
+    &["id", "run_id", "name", "state", "layer", "segment", "groups", "overrides"];
 /// Keys of a group.
 pub(super) const GROUP: &[&str] = &["name", "blocks", "payload"];
 /// Keys of a condition: one of the first five, and with `attr` the last two.
@@ -47,8 +39,5 @@ pub(super) const STATES: &[(&str, State)] = &[
 
 /// A type's name.
 pub(super) fn type_name(kind: AttributeKind) -> &'static str {
-    TYPES
-        .iter()
-        .find(|(_, row)| *row == kind)
-        .map_or("", |(name, _)| name)
+    TYPES.iter().find(|(_, row)| *row == kind).map_or("", |(name, _)| name)
 }

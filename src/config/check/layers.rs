@@ -77,31 +77,19 @@ fn layer<'s>(
     let Some(fields) = report.fields(node, "a layer", keys::LAYER) else {
         return (layer, None);
     };
-    if let Some(salt) = report.required(
-        node,
-        &fields,
-        "salt",
-        &what,
-        "a text of this layer's own is wanted",
-    ) && let Some(text) = report.text(&salt, "`salt`")
+    if let Some(salt) = report.required(node, &fields, "salt", &what, "a text of this layer's own is wanted")
+        && let Some(text) = report.text(&salt, "`salt`")
     {
         if text.len() > NAME_SIZE_MAX {
             report.fault(&salt, || {
-                format!(
-                    "`salt` is {} bytes long; at most {NAME_SIZE_MAX} are allowed",
-                    text.len()
-                )
+                format!("`salt` is {} bytes long; at most {NAME_SIZE_MAX} are allowed", text.len())
             });
         }
         layer.salt = text;
     }
-    if let Some(unit) = report.required(
-        node,
-        &fields,
-        "unit",
-        &what,
-        "the name of a unit, `user_id` say, is wanted",
-    ) && let Some(text) = report.name(&unit, "`unit`")
+    if let Some(unit) =
+        report.required(node, &fields, "unit", &what, "the name of a unit, `user_id` say, is wanted")
+        && let Some(text) = report.name(&unit, "`unit`")
     {
         layer.unit_kind = unit_kinds.index(report, &unit, &text);
     }

@@ -22,10 +22,7 @@ const STRING: Rows<String> = &[
     ("ne", One(|text| Test::String(StringTest::Ne(text)))),
     ("in", Many(|texts| Test::String(StringTest::In(texts)))),
     ("not_in", Many(|texts| Test::String(StringTest::NotIn(texts)))),
-    (
-        "starts_with",
-        One(|text| Test::String(StringTest::StartsWith(text))),
-    ),
+    ("starts_with", One(|text| Test::String(StringTest::StartsWith(text)))),
     ("ends_with", One(|text| Test::String(StringTest::EndsWith(text)))),
     ("contains", One(|text| Test::String(StringTest::Contains(text)))),
     ("matches", Pattern(|text| Test::String(StringTest::Matches(text)))),
@@ -34,10 +31,7 @@ const NUMBER: Rows<f64> = &[
     ("eq", One(|number| Test::Number(OrderedTest::Eq(number)))),
     ("ne", One(|number| Test::Number(OrderedTest::Ne(number)))),
     ("in", Many(|numbers| Test::Number(OrderedTest::In(numbers)))),
-    (
-        "not_in",
-        Many(|numbers| Test::Number(OrderedTest::NotIn(numbers))),
-    ),
+    ("not_in", Many(|numbers| Test::Number(OrderedTest::NotIn(numbers)))),
     ("lt", One(|number| Test::Number(OrderedTest::Lt(number)))),
     ("lte", One(|number| Test::Number(OrderedTest::Lte(number)))),
     ("gt", One(|number| Test::Number(OrderedTest::Gt(number)))),
@@ -48,10 +42,7 @@ const VERSION: Rows<[u32; 4]> = &[
     ("eq", One(|version| Test::Version(OrderedTest::Eq(version)))),
     ("ne", One(|version| Test::Version(OrderedTest::Ne(version)))),
     ("in", Many(|versions| Test::Version(OrderedTest::In(versions)))),
-    (
-        "not_in",
-        Many(|versions| Test::Version(OrderedTest::NotIn(versions))),
-    ),
+    ("not_in", Many(|versions| Test::Version(OrderedTest::NotIn(versions)))),
     ("lt", One(|version| Test::Version(OrderedTest::Lt(version)))),
     ("lte", One(|version| Test::Version(OrderedTest::Lte(version)))),
     ("gt", One(|version| Test::Version(OrderedTest::Gt(version)))),
@@ -111,18 +102,13 @@ pub(super) fn read_test<'s>(
             }
         };
     }
-    let asked = Asked {
-        report,
-        node,
-        op,
-        value,
-    };
+    let asked = Asked { report, node, op, value };
     match kind {
         AttributeKind::String => asked.operand(STRING, "text", read_text),
         AttributeKind::Number => asked.operand(NUMBER, "number", read_number),
-        AttributeKind::Bool => asked.operand(BOOL, "bool", |report, node, what| {
-            read_bool(report, node, what, "true or false")
-        }),
+        AttributeKind::Bool => {
+            asked.operand(BOOL, "bool", |report, node, what| read_bool(report, node, what, "true or false"))
+        }
         AttributeKind::Version => asked.operand(VERSION, "version", read_version),
         AttributeKind::StringList => asked.operand(STRING_LIST, "text", read_text),
     }
@@ -147,11 +133,8 @@ impl<'s> Asked<'_, 's, '_> {
         let (report, op) = (self.report, self.op);
         let (_, make) = rows.iter().find(|(name, _)| *name == op)?;
         let Some(value) = self.value else {
-            let plural = if matches!(make, Many(_)) {
-                format!("a list of {noun}s")
-            } else {
-                format!("a {noun}")
-            };
+            let plural =
+                if matches!(make, Many(_)) { format!("a list of {noun}s") } else { format!("a {noun}") };
             report.fault(self.node, || format!("`{op}` has no `value`; {plural} is wanted"));
             return None;
         };
@@ -166,9 +149,8 @@ impl<'s> Asked<'_, 's, '_> {
             }
             Many(make) => {
                 if value.kind() != Kind::Array {
-                    report.fault(value, || {
-                        format!("{what} is {}; a list of {noun}s is wanted", value.shown())
-                    });
+                    report
+                        .fault(value, || format!("{what} is {}; a list of {noun}s is wanted", value.shown()));
                     return None;
                 }
                 let items = report.list(value, &what)?;
@@ -187,9 +169,7 @@ impl<'s> Asked<'_, 's, '_> {
                 let pattern = read(report, value, &what)?;
                 let text: String = serde_json::from_str(value.raw).ok()?;
                 if let Some(fault) = pattern_fault(&text) {
-                    report.fault(value, || {
-                        format!("the regular expression `{}` {fault}", short(&text))
-                    });
+                    report.fault(value, || format!("the regular expression `{}` {fault}", short(&text)));
                     return None;
                 }
                 Some(make(pattern))
@@ -242,9 +222,7 @@ fn read_version<'s>(report: &Report<'s>, node: &Node<'s, '_>, what: &str) -> Opt
     let text: String = serde_json::from_str(node.raw).ok()?;
     let version = parse_version(&text);
     if version.is_none() {
-        report.fault(node, || {
-            format!("{what} is `{}`, no version; {wanted}", short(&text))
-        });
+        report.fault(node, || format!("{what} is `{}`, no version; {wanted}", short(&text)));
     }
     version
 }
@@ -258,9 +236,7 @@ fn pattern_fault(pattern: &str) -> Option<String> {
             let drawing = fault.to_string();
             let last = drawing.lines().last().unwrap_or_default();
             let wrong = last.strip_prefix("error: ").unwrap_or(last);
-            Some(format!(
-                "is faulty: {wrong}; the syntax is that of the `regex` crate"
-            ))
+            Some(format!("is faulty: {wrong}; the syntax is that of the `regex` crate"))
         }
         Ok(hir) if hir.properties().look_set().contains_word_unicode() => Some(
             "has a Unicode word boundary (`\\b`, `\\B`, `\\<` …), which no table can hold; \
@@ -283,9 +259,6 @@ pub(super) fn operator_fault(report: &Report<'_>, op: &str, attribute: &str, kin
         )
     } else {
         let suggestion = report.suggestion(op, operators(kind));
-        format!(
-            "unknown operator `{}`{suggestion}; a {type_name} takes {takes}",
-            short(op)
-        )
+        format!("unknown operator `{}`{suggestion}; a {type_name} takes {takes}", short(op))
     }
 }

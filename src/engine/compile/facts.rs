@@ -58,9 +58,7 @@ pub(super) fn lay_out(
     let mut attributes: Vec<Gathered<'_>> = catalog.attributes.iter().map(|_| Gathered::default()).collect();
     let conditions = reachable(catalog);
     for condition in &conditions {
-        for_each_test(condition, &mut |_, attribute, test| {
-            attributes[attribute].gather(test)
-        });
+        for_each_test(condition, &mut |_, attribute, test| attributes[attribute].gather(test));
     }
     let mut fact_count = 0;
     let mut dfa_numbers = HashMap::new();
@@ -73,9 +71,7 @@ pub(super) fn lay_out(
     let mut tests = Tests::default();
     for condition in &conditions {
         for_each_test(condition, &mut |condition, attribute, test| {
-            tests
-                .shapes
-                .insert(key(condition), attributes[attribute].shape(test));
+            tests.shapes.insert(key(condition), attributes[attribute].shape(test));
         });
     }
     (fact_count.max(1), tests)
@@ -225,12 +221,10 @@ impl<'c> Gathered<'c> {
         match Self::asked(test, |text| self.literal(text)) {
             None => {}
             Some(Asked::Pattern(operator, operand)) => {
-                self.pattern_numbers
-                    .entry((operator, operand))
-                    .or_insert_with(|| {
-                        self.patterns.push((operator, operand));
-                        self.patterns.len() as u32 - 1
-                    });
+                self.pattern_numbers.entry((operator, operand)).or_insert_with(|| {
+                    self.patterns.push((operator, operand));
+                    self.patterns.len() as u32 - 1
+                });
             }
             Some(Asked::Compared(comparison, _)) => {
                 let is_ordered = matches!(test, Test::Number(_) | Test::Version(_));
@@ -280,22 +274,12 @@ impl<'c> Gathered<'c> {
     }
 
     fn shape(&self, test: &Test) -> Shape {
-        let leaf = |word, mask, low, span| Leaf {
-            slot: self.slot + word,
-            mask,
-            low,
-            span,
-            next: [0; 2],
-        };
+        let leaf = |word, mask, low, span| Leaf { slot: self.slot + word, mask, low, span, next: [0; 2] };
         let rank = |low, span| leaf(0, u32::MAX, low, span);
         let bit = |bit: u32| leaf(1 + bit / 32, 1 << (bit % 32), 1, u32::MAX);
         let present = rank(1, u32::MAX);
         let turned = |leaf, negated| {
-            if negated {
-                Shape::Not(leaf)
-            } else {
-                Shape::Any(vec![leaf])
-            }
+            if negated { Shape::Not(leaf) } else { Shape::Any(vec![leaf]) }
         };
         match test {
             Test::Exists(there) => return turned(present, !there),
@@ -304,21 +288,13 @@ impl<'c> Gathered<'c> {
             Test::ListAny(texts) => {
                 let words = self.masks(texts);
                 return Shape::Any(
-                    words
-                        .into_iter()
-                        .map(|(word, mask)| leaf(word, mask, 1, u32::MAX))
-                        .collect(),
+                    words.into_iter().map(|(word, mask)| leaf(word, mask, 1, u32::MAX)).collect(),
                 );
             }
             Test::ListAll(texts) if texts.is_empty() => return turned(present, false),
             Test::ListAll(texts) => {
                 let words = self.masks(texts);
-                return Shape::All(
-                    words
-                        .into_iter()
-                        .map(|(word, mask)| leaf(word, mask, mask, 1))
-                        .collect(),
-                );
+                return Shape::All(words.into_iter().map(|(word, mask)| leaf(word, mask, mask, 1)).collect());
             }
             Test::String(_) | Test::Number(_) | Test::Version(_) => {}
         }
@@ -371,9 +347,7 @@ impl<'c> Gathered<'c> {
     ) {
         let first = match attribute.kind {
             AttributeKind::Number => {
-                tables
-                    .numbers
-                    .extend(self.thresholds.iter().map(|&key| key_number(key)));
+                tables.numbers.extend(self.thresholds.iter().map(|&key| key_number(key)));
                 tables.numbers.len() - self.thresholds.len()
             }
             AttributeKind::Version => {
@@ -381,9 +355,7 @@ impl<'c> Gathered<'c> {
                 tables.versions.len() - self.thresholds.len()
             }
             AttributeKind::String | AttributeKind::StringList => {
-                tables
-                    .literals
-                    .extend(self.literals.iter().map(|literal| text.push(literal.as_bytes())));
+                tables.literals.extend(self.literals.iter().map(|literal| text.push(literal.as_bytes())));
                 tables.literals.len() - self.literals.len()
             }
             AttributeKind::Bool => 0,
@@ -394,9 +366,8 @@ impl<'c> Gathered<'c> {
             let bit = (self.sets.len() + number) as u32;
             let operand = match operator {
                 Operator::Matches => {
-                    let dfa = *dfa_numbers
-                        .entry(operand)
-                        .or_insert_with(|| push_dfa(&regexes[operand], tables));
+                    let dfa =
+                        *dfa_numbers.entry(operand).or_insert_with(|| push_dfa(&regexes[operand], tables));
                     Span { start: dfa, size: 0 }
                 }
                 Operator::StartsWith | Operator::EndsWith | Operator::Contains => {
@@ -410,11 +381,7 @@ impl<'c> Gathered<'c> {
                 operand,
             });
         }
-        let hashes: Vec<u64> = self
-            .literals
-            .iter()
-            .map(|literal| xxh3_64(literal.as_bytes()))
-            .collect();
+        let hashes: Vec<u64> = self.literals.iter().map(|literal| xxh3_64(literal.as_bytes())).collect();
         let record = AttributeRecord {
             name: text.push(attribute.name.as_bytes()),
             kind: attribute.kind as u32,

@@ -20,10 +20,7 @@ impl Text {
             self.full = true;
             return Span::default();
         }
-        let span = Span {
-            start: self.bytes.len() as u32,
-            size: piece.len() as u32,
-        };
+        let span = Span { start: self.bytes.len() as u32, size: piece.len() as u32 };
         self.bytes.extend_from_slice(piece);
         span
     }
@@ -42,12 +39,7 @@ pub(super) fn json_string(text: &str) -> String {
 
 /// `"new_home":"test"`
 pub(super) fn answer(experiment: &Experiment, group: usize) -> Vec<u8> {
-    format!(
-        "{}:{}",
-        json_string(&experiment.name),
-        json_string(&experiment.groups[group].name)
-    )
-    .into_bytes()
+    format!("{}:{}", json_string(&experiment.name), json_string(&experiment.groups[group].name)).into_bytes()
 }
 
 /// `"new_home":{"rows":5}`, if the group has a payload.
@@ -107,11 +99,7 @@ pub(super) struct Variants<'c> {
 impl<'c> Variants<'c> {
     /// None yet.
     pub fn new(catalog: &'c Catalog) -> Variants<'c> {
-        Variants {
-            catalog,
-            known: HashMap::new(),
-            payloads: HashMap::new(),
-        }
+        Variants { catalog, known: HashMap::new(), payloads: HashMap::new() }
     }
 
     /// The number of an assignment, which is written if it is new.
@@ -122,40 +110,26 @@ impl<'c> Variants<'c> {
         records: &mut Vec<VariantRecord>,
         text: &mut Text,
     ) -> u32 {
-        let Variants {
-            catalog,
-            known,
-            payloads,
-        } = self;
-        *known
-            .entry((experiment_index, group, forced_by))
-            .or_insert_with(|| {
-                let experiment = &catalog.experiments[experiment_index];
-                let unit_kind = forced_by.unwrap_or(catalog.layers[experiment.layer].unit_kind);
-                let answer = answer(experiment, group);
-                let exposure = exposure(
-                    experiment,
-                    group,
-                    &catalog.unit_kinds[unit_kind],
-                    forced_by.is_some(),
-                );
-                let both = text.push(&[&answer[..], &exposure].concat());
-                let payload = *payloads.entry((experiment_index, group)).or_insert_with(|| {
-                    payload(experiment, group).map_or(Span::default(), |bytes| text.push(&bytes))
-                });
-                records.push(VariantRecord {
-                    answer: Span {
-                        start: both.start,
-                        size: answer.len() as u32,
-                    },
-                    exposure_size: exposure.len() as u32,
-                    experiment: experiment_index as u32,
-                    group: group as u32,
-                    forced: u32::from(forced_by.is_some()),
-                    payload,
-                });
-                records.len() as u32 - 1
-            })
+        let Variants { catalog, known, payloads } = self;
+        *known.entry((experiment_index, group, forced_by)).or_insert_with(|| {
+            let experiment = &catalog.experiments[experiment_index];
+            let unit_kind = forced_by.unwrap_or(catalog.layers[experiment.layer].unit_kind);
+            let answer = answer(experiment, group);
+            let exposure = exposure(experiment, group, &catalog.unit_kinds[unit_kind], forced_by.is_some());
+            let both = text.push(&[&answer[..], &exposure].concat());
+            let payload = *payloads.entry((experiment_index, group)).or_insert_with(|| {
+                payload(experiment, group).map_or(Span::default(), |bytes| text.push(&bytes))
+            });
+            records.push(VariantRecord {
+                answer: Span { start: both.start, size: answer.len() as u32 },
+                exposure_size: exposure.len() as u32,
+                experiment: experiment_index as u32,
+                group: group as u32,
+                forced: u32::from(forced_by.is_some()),
+                payload,
+            });
+            records.len() as u32 - 1
+        })
     }
 }
 
@@ -190,20 +164,10 @@ mod tests {
 
     #[test]
     fn exposure_fragments_are_what_a_protobuf_library_writes() {
-        for (id, run_id) in [
-            (0, 0),
-            (1, 1),
-            (-1, -1),
-            (127, 128),
-            (i64::MAX, i32::MAX),
-            (i64::MIN, i32::MIN),
-        ] {
+        for (id, run_id) in [(0, 0), (1, 1), (-1, -1), (127, 128), (i64::MAX, i32::MAX), (i64::MIN, i32::MIN)]
+        {
             for (name, forced) in [("новый дом", true), ("n", false), (&*"x".repeat(256), true)] {
-                let group = Group {
-                    name: "g".repeat(200),
-                    blocks: Vec::new(),
-                    payload: None,
-                };
+                let group = Group { name: "g".repeat(200), blocks: Vec::new(), payload: None };
                 let experiment = Experiment {
                     id,
                     run_id,
@@ -222,10 +186,7 @@ mod tests {
                     forced,
                     unit: "user_id".to_owned(),
                 };
-                let expected = Exposure {
-                    assignments: vec![assignment],
-                }
-                .encode_to_vec();
+                let expected = Exposure { assignments: vec![assignment] }.encode_to_vec();
                 assert_eq!(exposure(&experiment, 0, "user_id", forced), expected);
             }
         }

@@ -7,10 +7,7 @@ use crate::engine::plan::{Index, NONE, Slot};
 /// At most half of the slots are taken, so a search ends soon and always.
 pub(super) fn push_index(slots: &mut Vec<Slot>, hashes: &[u64]) -> Index {
     let size = (hashes.len() * 2).next_power_of_two().max(2);
-    let index = Index {
-        first: slots.len() as u32,
-        mask: size as u32 - 1,
-    };
+    let index = Index { first: slots.len() as u32, mask: size as u32 - 1 };
     slots.resize(slots.len() + size, Slot { tag: 0, index: NONE });
     let table = &mut slots[index.first as usize..];
     for (number, &hash) in hashes.iter().enumerate() {
@@ -18,10 +15,7 @@ pub(super) fn push_index(slots: &mut Vec<Slot>, hashes: &[u64]) -> Index {
         while table[place].index != NONE {
             place = (place + 1) & index.mask as usize;
         }
-        table[place] = Slot {
-            tag: (hash >> 32) as u32,
-            index: number as u32,
-        };
+        table[place] = Slot { tag: (hash >> 32) as u32, index: number as u32 };
     }
     index
 }

@@ -32,22 +32,11 @@ pub(super) fn write_layers(
     for (name, layers) in catalog.unit_kinds.iter().zip(layers) {
         let layer_first = tables.layers.len() as u32;
         for layer in layers {
-            write_layer(
-                catalog,
-                (layer, &experiments[layer]),
-                entries,
-                variants,
-                tables,
-                text,
-            );
+            write_layer(catalog, (layer, &experiments[layer]), entries, variants, tables, text);
         }
         let name = text.push(name.as_bytes());
         let layer_count = tables.layers.len() as u32 - layer_first;
-        tables.kinds.push(UnitKindRecord {
-            name,
-            layer_first,
-            layer_count,
-        });
+        tables.kinds.push(UnitKindRecord { name, layer_first, layer_count });
     }
 }
 
@@ -78,10 +67,7 @@ fn write_layer(
     };
     let mut next = 0;
     for (first, end, owner) in blocks {
-        assert!(
-            next <= first && first < end && end <= layer.bucket_count,
-            "blocks of a checked catalog"
-        );
+        assert!(next <= first && first < end && end <= layer.bucket_count, "blocks of a checked catalog");
         if next < first {
             add(first, None);
         }
@@ -96,23 +82,10 @@ fn write_layer(
     let (level_count, levels) = push_tree(&mut tables.ends, &run_ends);
     let run_first = tables.runs.len() as u32;
     for (_, owner) in runs {
-        let run = owner.map_or(
-            Run {
-                experiment: NOBODY,
-                variant: 0,
-                entry: FALSE,
-                reserved: 0,
-            },
-            |owner| {
-                let variant = variants.number(owner, None, &mut tables.variants, text);
-                Run {
-                    experiment: owner.0 as u32,
-                    variant,
-                    entry: entries[owner.0],
-                    reserved: 0,
-                }
-            },
-        );
+        let run = owner.map_or(Run { experiment: NOBODY, variant: 0, entry: FALSE, reserved: 0 }, |owner| {
+            let variant = variants.number(owner, None, &mut tables.variants, text);
+            Run { experiment: owner.0 as u32, variant, entry: entries[owner.0], reserved: 0 }
+        });
         if let Some((experiment, _)) = owner {
             tables.experiments[experiment].layer = tables.layers.len() as u32;
         }
@@ -149,11 +122,7 @@ pub(super) fn write_overrides(
             for (value, group) in &kind.units {
                 let owner = (index, *group);
                 let variant = variants.number(owner, Some(kind.unit_kind), &mut tables.variants, text);
-                let entry = OverrideRecord {
-                    experiment: index as u32,
-                    rank: rank as u32,
-                    variant,
-                };
+                let entry = OverrideRecord { experiment: index as u32, rank: rank as u32, variant };
                 keys.entry((kind.unit_kind, value)).or_default().push(entry);
             }
         }

@@ -40,17 +40,14 @@ pub(super) fn check_leaf_counts(catalog: &Catalog, faults: &mut Vec<CompileFault
 fn leaf_count(condition: &Condition, counts: &[u64]) -> u64 {
     match condition {
         Condition::All(conditions) | Condition::Any(conditions) => {
-            let sum = conditions
-                .iter()
-                .fold(0_u64, |sum, c| sum.saturating_add(leaf_count(c, counts)));
+            let sum = conditions.iter().fold(0_u64, |sum, c| sum.saturating_add(leaf_count(c, counts)));
             sum.max(1)
         }
         Condition::Not(condition) => leaf_count(condition, counts),
         Condition::Segment(index) => counts[*index],
-        Condition::Test {
-            test: Test::ListAny(texts) | Test::ListAll(texts),
-            ..
-        } => texts.len().max(1) as u64,
+        Condition::Test { test: Test::ListAny(texts) | Test::ListAll(texts), .. } => {
+            texts.len().max(1) as u64
+        }
         Condition::Test { .. } => 1,
     }
 }
@@ -100,25 +97,14 @@ struct Peeled<'c> {
 }
 
 fn peel<'c>(condition: &'c Condition, segments: &[Option<Peeled<'c>>]) -> Peeled<'c> {
-    let mut peeled = Peeled {
-        condition,
-        negated: false,
-    };
+    let mut peeled = Peeled { condition, negated: false };
     loop {
         match peeled.condition {
-            Condition::Not(inner) => {
-                peeled = Peeled {
-                    condition: inner,
-                    negated: !peeled.negated,
-                }
-            }
+            Condition::Not(inner) => peeled = Peeled { condition: inner, negated: !peeled.negated },
             Condition::All(one) | Condition::Any(one) if one.len() == 1 => peeled.condition = &one[0],
             Condition::Segment(index) => {
                 let named = segments[*index].expect("segments do not name each other in a circle");
-                return Peeled {
-                    negated: peeled.negated != named.negated,
-                    ..named
-                };
+                return Peeled { negated: peeled.negated != named.negated, ..named };
             }
             _ => return peeled,
         }
@@ -142,15 +128,9 @@ pub(super) fn write(catalog: &Catalog, tests: &Tests, leaves: &mut Vec<Leaf>) ->
             continue; // only overrides choose it
         }
         let root = peel(condition, &segments);
-        entries[index] = *written
-            .entry((std::ptr::from_ref(root.condition).addr(), root.negated))
-            .or_insert_with(|| {
-                Writer {
-                    segments: &segments,
-                    tests,
-                    emitted: Vec::new(),
-                }
-                .write(root, leaves)
+        entries[index] =
+            *written.entry((std::ptr::from_ref(root.condition).addr(), root.negated)).or_insert_with(|| {
+                Writer { segments: &segments, tests, emitted: Vec::new() }.write(root, leaves)
             });
     }
     entries
@@ -187,13 +167,7 @@ impl<'c> Writer<'_, 'c> {
                     Condition::All(conditions) | Condition::Any(conditions) => {
                         let conjunction = matches!(peeled.condition, Condition::All(_)) != negated;
                         label = if conjunction { pass } else { fail };
-                        frames.push(Frame {
-                            conditions,
-                            negated,
-                            conjunction,
-                            pass,
-                            fail,
-                        });
+                        frames.push(Frame { conditions, negated, conjunction, pass, fail });
                     }
                     test => label = self.write_test(test, negated, pass, fail),
                 }
@@ -226,14 +200,8 @@ impl<'c> Writer<'_, 'c> {
             Shape::Constant(true) => pass,
             Shape::Constant(false) => fail,
             Shape::Not(leaf) => self.emit(*leaf, fail, pass),
-            Shape::Any(any) => any
-                .iter()
-                .rev()
-                .fold(fail, |fail, leaf| self.emit(*leaf, pass, fail)),
-            Shape::All(all) => all
-                .iter()
-                .rev()
-                .fold(pass, |pass, leaf| self.emit(*leaf, pass, fail)),
+            Shape::Any(any) => any.iter().rev().fold(fail, |fail, leaf| self.emit(*leaf, pass, fail)),
+            Shape::All(all) => all.iter().rev().fold(pass, |pass, leaf| self.emit(*leaf, pass, fail)),
         }
     }
 
@@ -241,10 +209,7 @@ impl<'c> Writer<'_, 'c> {
         if pass == fail {
             return pass;
         }
-        self.emitted.push(Leaf {
-            next: [fail, pass],
-            ..leaf
-        });
+        self.emitted.push(Leaf { next: [fail, pass], ..leaf });
         self.emitted.len() as u32 + 1
     }
 
@@ -271,18 +236,11 @@ impl<'c> Writer<'_, 'c> {
             place += 1;
         }
         let placed = |label: u32| {
-            if label <= TRUE {
-                label
-            } else {
-                places[number(label)]
-            }
+            if label <= TRUE { label } else { places[number(label)] }
         };
         for index in (0..self.emitted.len()).rev().filter(|&index| reached[index]) {
             let leaf = self.emitted[index];
-            leaves.push(Leaf {
-                next: leaf.next.map(placed),
-                ..leaf
-            });
+            leaves.push(Leaf { next: leaf.next.map(placed), ..leaf });
         }
         placed(entry)
     }

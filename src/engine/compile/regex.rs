@@ -42,12 +42,7 @@ impl Dfa {
 /// The table of every expression of the file, by its text. All are held against
 /// the limits, those of segments that nobody uses too.
 pub(super) fn compile_all<'c>(catalog: &'c Catalog, faults: &mut Vec<CompileFault>) -> HashMap<&'c str, Dfa> {
-    let mut compiler = Compiler {
-        dfas: HashMap::new(),
-        messages: HashMap::new(),
-        total_size: 0,
-        faults,
-    };
+    let mut compiler = Compiler { dfas: HashMap::new(), messages: HashMap::new(), total_size: 0, faults };
     for (place, condition) in conditions(catalog) {
         compiler.walk(&place, condition, &mut Vec::new());
     }
@@ -74,10 +69,7 @@ impl<'c> Compiler<'c, '_> {
             Condition::All(all) => all.iter().enumerate().for_each(|(i, c)| walk_at(Step::All(i), c)),
             Condition::Any(any) => any.iter().enumerate().for_each(|(i, c)| walk_at(Step::Any(i), c)),
             Condition::Not(condition) => walk_at(Step::Not, condition),
-            Condition::Test {
-                test: Test::String(StringTest::Matches(pattern)),
-                ..
-            } => {
+            Condition::Test { test: Test::String(StringTest::Matches(pattern)), .. } => {
                 steps.push(Step::Value);
                 self.add(root, pattern, steps);
                 steps.pop();
@@ -133,14 +125,16 @@ pub(super) fn compile(pattern: &str) -> Result<Dfa, String> {
         .accelerate(false)
         .dfa_size_limit(Some(WORK_SIZE_MAX))
         .determinize_size_limit(Some(WORK_SIZE_MAX));
-    let built = dense::Builder::new()
+    let refused =
+        |error: &dyn std::error::Error| format!("no regular expression for splitd: {}", sentence(error));
+    let nfa = thompson::Compiler::new()
+        .configure(thompson::Config::new().nfa_size_limit(Some(WORK_SIZE_MAX)))
+        .build(pattern)
+        .map_err(|error| if error.size_limit().is_some() { too_large() } else { refused(&error) })?;
+    let dfa = dense::Builder::new()
         .configure(config)
-        .thompson(thompson::Config::new().nfa_size_limit(Some(WORK_SIZE_MAX)))
-        .build(pattern);
-    let dfa = built.map_err(|error| match error.is_size_limit_exceeded() {
-        true => too_large(),
-        false => format!("no regular expression for splitd: {}", sentence(&error)),
-    })?;
+        .build_from_nfa(&nfa)
+        .map_err(|error| if error.is_size_limit_exceeded() { too_large() } else { refused(&error) })?;
     let dfa = flatten(&dfa).ok_or_else(too_large)?;
     match dfa.size() > REGEX_SIZE_MAX {
         true => Err(too_large()),
@@ -155,11 +149,7 @@ fn sentence(error: &dyn std::error::Error) -> String {
     while let Some(source) = innermost.source() {
         innermost = source;
     }
-    innermost
-        .to_string()
-        .split_whitespace()
-        .collect::<Vec<_>>()
-        .join(" ")
+    innermost.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// The library's automaton with all states that match as one; none if it has
@@ -173,9 +163,7 @@ fn flatten(dfa: &dense::DFA<Vec<u32>>) -> Option<Dfa> {
         representatives[usize::from(byte_classes.get(byte))] = byte;
     }
     let class_count = representatives.len() + 1;
-    let start = dfa
-        .start_state(&start::Config::new().anchored(Anchored::No))
-        .ok()?;
+    let start = dfa.start_state(&start::Config::new().anchored(Anchored::No)).ok()?;
 
     let mut numbers: HashMap<StateID, u16> = HashMap::new();
     let mut states: Vec<StateID> = Vec::new();
@@ -208,12 +196,7 @@ fn flatten(dfa: &dense::DFA<Vec<u32>>) -> Option<Dfa> {
             return None;
         }
     }
-    Some(Dfa {
-        classes,
-        class_count: class_count as u32,
-        transitions,
-        start,
-    })
+    Some(Dfa { classes, class_count: class_count as u32, transitions, start })
 }
 
 #[cfg(test)]
@@ -296,23 +279,14 @@ mod tests {
             let dfa = compile(pattern).unwrap_or_else(|message| panic!("{pattern}: {message}"));
             let library = meta::Regex::new(pattern).unwrap();
             for text in texts {
-                assert_eq!(
-                    matches(&dfa, text),
-                    library.is_match(text),
-                    "{pattern:?} in {text:?}"
-                );
+                assert_eq!(matches(&dfa, text), library.is_match(text), "{pattern:?} in {text:?}");
             }
         }
     }
 
     #[test]
     fn one_that_grows_too_large_is_refused_and_does_not_take_long() {
-        for pattern in [
-            "[01]*1[01]{20}",
-            "(\\w{1000}){1000}",
-            "\\pL{500}",
-            "((a{100}){100}){100}",
-        ] {
+        for pattern in ["[01]*1[01]{20}", "(\\w{1000}){1000}", "\\pL{500}", "((a{100}){100}){100}"] {
             let message = compile(pattern).unwrap_err();
             assert!(message.contains("262144"), "{pattern}: {message}");
         }
@@ -320,11 +294,9 @@ mod tests {
 
     #[test]
     fn unicode_word_boundaries_and_bad_syntax_are_refused_in_a_sentence() {
-        for (pattern, expected) in [
-            ("\\bfoo\\b", "word boundar"),
-            ("(", "unclosed group"),
-            ("a{2", "repetition"),
-        ] {
+        for (pattern, expected) in
+            [("\\bfoo\\b", "word boundar"), ("(", "unclosed group"), ("a{2", "repetition")]
+        {
             let message = compile(pattern).unwrap_err();
             assert!(message.contains(expected), "{pattern}: {message}");
         }
@@ -332,13 +304,8 @@ mod tests {
 
     #[test]
     fn common_unicode_expressions_are_small_enough() {
-        for pattern in [
-            "\\w+",
-            "^\\w+@\\w+\\.ru$",
-            "(?i)казань|минск",
-            "\\d{1,3}",
-            "[\\w-]+\\s*$",
-        ] {
+        for pattern in ["\\w+", "^\\w+@\\w+\\.ru$", "(?i)казань|минск", "\\d{1,3}", "[\\w-]+\\s*$"]
+        {
             let dfa = compile(pattern).unwrap_or_else(|message| panic!("{pattern}: {message}"));
             println!("{pattern}: {} bytes", dfa.size());
         }

@@ -31,17 +31,11 @@ pub(super) struct Sizes {
 
 impl Sizes {
     fn plus(self, other: Sizes) -> Sizes {
-        Sizes {
-            answer: self.answer + other.answer,
-            exposure: self.exposure + other.exposure,
-        }
+        Sizes { answer: self.answer + other.answer, exposure: self.exposure + other.exposure }
     }
 
     fn max(self, other: Sizes) -> Sizes {
-        Sizes {
-            answer: self.answer.max(other.answer),
-            exposure: self.exposure.max(other.exposure),
-        }
+        Sizes { answer: self.answer.max(other.answer), exposure: self.exposure.max(other.exposure) }
     }
 }
 
@@ -70,15 +64,8 @@ pub(super) fn sizes_max(catalog: &Catalog) -> Sizes {
 /// The most that taking part in an experiment adds, commas counted.
 fn largest_assignment(catalog: &Catalog, experiment: &Experiment) -> Sizes {
     let drawn_by = catalog.layers[experiment.layer].unit_kind;
-    let kinds = experiment
-        .overrides
-        .iter()
-        .map(|kind| kind.unit_kind)
-        .chain([drawn_by]);
-    let unit_kind = kinds
-        .map(|kind| &*catalog.unit_kinds[kind])
-        .max_by_key(|kind| kind.len())
-        .unwrap_or("");
+    let kinds = experiment.overrides.iter().map(|kind| kind.unit_kind).chain([drawn_by]);
+    let unit_kind = kinds.map(|kind| &*catalog.unit_kinds[kind]).max_by_key(|kind| kind.len()).unwrap_or("");
     let groups = (0..experiment.groups.len()).map(|group| Sizes {
         answer: answer(experiment, group).len() + 1 + payload(experiment, group).map_or(0, |p| p.len() + 1),
         exposure: exposure(experiment, group, unit_kind, true).len(),

@@ -253,10 +253,7 @@ tables! {
 }
 
 /// A place that no image has.
-const OUTSIDE: Extent = Extent {
-    start: u64::MAX,
-    count: 0,
-};
+const OUTSIDE: Extent = Extent { start: u64::MAX, count: 0 };
 
 /// What an image begins with.
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
@@ -269,7 +266,7 @@ pub(in crate::engine) struct Header {
     pub size: u64,
     /// Of the header, with this field 0.
     pub header_checksum: u64,
-    /// Of all that follows the header's lines.
+    /// Of all that follows the header.
     pub body_checksum: u64,
     pub answer_size_max: u64,
     pub exposure_size_max: u64,
@@ -314,10 +311,7 @@ impl PlanImage {
         let contents = tables.contents();
         let mut size = BODY_START;
         for (extent, (bytes, count)) in header.tables.iter_mut().zip(contents) {
-            *extent = Extent {
-                start: size as u64,
-                count: count as u64,
-            };
+            *extent = Extent { start: size as u64, count: count as u64 };
             size += bytes.len().next_multiple_of(LINE_SIZE);
         }
         let mut lines = vec![Line::zeroed(); size / LINE_SIZE];
@@ -329,7 +323,7 @@ impl PlanImage {
         header.layout_version = LAYOUT_VERSION;
         header.table_count = TABLE_COUNT as u32;
         header.size = size as u64;
-        header.body_checksum = xxh3_64(&image[BODY_START..]);
+        header.body_checksum = body_checksum(image);
         header.header_checksum = header_checksum(header);
         image[..size_of::<Header>()].copy_from_slice(bytemuck::bytes_of(&header));
         PlanImage { lines }
@@ -337,12 +331,7 @@ impl PlanImage {
 
     /// How large the image of these tables would be.
     pub(in crate::engine) fn size_of(tables: &TablesBuilder) -> usize {
-        BODY_START
-            + tables
-                .contents()
-                .iter()
-                .map(|(bytes, _)| bytes.len() + LINE_SIZE)
-                .sum::<usize>()
+        BODY_START + tables.contents().iter().map(|(bytes, _)| bytes.len() + LINE_SIZE).sum::<usize>()
     }
 }
 
@@ -352,11 +341,14 @@ pub(in crate::engine) fn header_checksum(mut header: Header) -> u64 {
     xxh3_64(bytemuck::bytes_of(&header))
 }
 
+/// The checksum of everything behind the header.
+pub(in crate::engine) fn body_checksum(image: &[u8]) -> u64 {
+    xxh3_64(&image[size_of::<Header>()..])
+}
+
 /// Header and tables of an image, if the header is whole and every table lies within the bytes.
 pub(super) fn attach(bytes: &[u8]) -> Result<(&Header, Tables<'_>), PlanFault> {
-    let head = bytes
-        .get(..size_of::<Header>())
-        .ok_or(PlanFault::Short { size: bytes.len() })?;
+    let head = bytes.get(..size_of::<Header>()).ok_or(PlanFault::Short { size: bytes.len() })?;
     if head[..MAGIC.len()] != MAGIC {
         return Err(PlanFault::Magic);
     }
@@ -365,15 +357,10 @@ pub(super) fn attach(bytes: &[u8]) -> Result<(&Header, Tables<'_>), PlanFault> {
     }
     let header: &Header = bytemuck::try_from_bytes(head).map_err(|_| PlanFault::Misaligned)?;
     if header.layout_version != LAYOUT_VERSION || header.table_count != TABLE_COUNT as u32 {
-        return Err(PlanFault::Layout {
-            version: header.layout_version,
-        });
+        return Err(PlanFault::Layout { version: header.layout_version });
     }
     if header.size != bytes.len() as u64 {
-        return Err(PlanFault::Size {
-            size: bytes.len(),
-            expected: header.size,
-        });
+        return Err(PlanFault::Size { size: bytes.len(), expected: header.size });
     }
     if header.header_checksum != header_checksum(*header) {
         return Err(PlanFault::Checksum { part: "header" });
@@ -384,9 +371,7 @@ pub(super) fn attach(bytes: &[u8]) -> Result<(&Header, Tables<'_>), PlanFault> {
 fn view<'p, T: Pod>(bytes: &'p [u8], extent: Extent, table: &'static str) -> Result<&'p [T], PlanFault> {
     let fault = PlanFault::Table { table };
     let start = usize::try_from(extent.start).map_err(|_| fault)?;
-    let size = usize::try_from(extent.count)
-        .ok()
-        .and_then(|count| count.checked_mul(size_of::<T>()));
+    let size = usize::try_from(extent.count).ok().and_then(|count| count.checked_mul(size_of::<T>()));
     let end = size.and_then(|size| start.checked_add(size)).ok_or(fault)?;
     let rows = bytes.get(start..end).ok_or(fault)?;
     if start < BODY_START {

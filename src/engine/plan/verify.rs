@@ -53,10 +53,7 @@ impl Verifier<'_, '_> {
     }
 
     fn is_name(&self, span: Span) -> bool {
-        self.tables
-            .text
-            .get(span.range())
-            .is_some_and(|bytes| std::str::from_utf8(bytes).is_ok())
+        self.tables.text.get(span.range()).is_some_and(|bytes| std::str::from_utf8(bytes).is_ok())
     }
 
     /// A power of two of slots, at least one of them empty, each naming one of `count`.
@@ -68,17 +65,11 @@ impl Verifier<'_, '_> {
         }
         let slots: &[Slot] = &self.tables.slots[index.first as usize..end as usize];
         slots.iter().any(|slot| slot.index == NONE)
-            && slots
-                .iter()
-                .all(|slot| slot.index == NONE || (slot.index as usize) < count)
+            && slots.iter().all(|slot| slot.index == NONE || (slot.index as usize) < count)
     }
 
     fn header(&self) -> Result<(), PlanFault> {
-        let Header {
-            version,
-            version_json,
-            ..
-        } = *self.header;
+        let Header { version, version_json, .. } = *self.header;
         let tables = self.tables;
         let holds = self.is_name(version)
             && self.is_name(version_json)
@@ -105,14 +96,7 @@ impl Verifier<'_, '_> {
     }
 
     fn layers(&self) -> Result<(), PlanFault> {
-        let Tables {
-            layers,
-            runs,
-            leaves,
-            variants,
-            experiments,
-            ..
-        } = *self.tables;
+        let Tables { layers, runs, leaves, variants, experiments, .. } = *self.tables;
         rows("layers", layers, |_, layer| self.is_layer(layer))?;
         rows("runs", runs, |_, run| {
             let owner_known = (run.experiment as usize) < experiments.len()
@@ -140,11 +124,7 @@ impl Verifier<'_, '_> {
         let last_bucket = (layer.bucket_count - 1) as u16;
         let mut line_count = 1;
         for &level in &layer.levels[..level_count] {
-            let lines = self
-                .tables
-                .ends
-                .get(level as usize..)
-                .and_then(|ends| ends.get(..line_count));
+            let lines = self.tables.ends.get(level as usize..).and_then(|ends| ends.get(..line_count));
             let Some(lines) = lines else { return false };
             let reach = |(line, ends): (usize, &EndLine)| line * LINE_WIDTH + ends.count_below(last_bucket);
             line_count = lines.iter().enumerate().map(reach).max().unwrap_or(0) + 1;
@@ -155,9 +135,7 @@ impl Verifier<'_, '_> {
     fn segments(&self) -> Result<(), PlanFault> {
         let leaves = self.tables.leaves;
         let terminals = [Leaf::terminal(FALSE), Leaf::terminal(TRUE)];
-        rows("leaves", &[()], |_, ()| {
-            leaves.starts_with(&terminals) && self.header.fact_count > 0
-        })?;
+        rows("leaves", &[()], |_, ()| leaves.starts_with(&terminals) && self.header.fact_count > 0)?;
         rows("leaves", leaves, |row, leaf| {
             let forward = leaf
                 .next
@@ -168,13 +146,7 @@ impl Verifier<'_, '_> {
     }
 
     fn experiments(&self) -> Result<(), PlanFault> {
-        let Tables {
-            experiments,
-            variants,
-            layers,
-            kinds,
-            ..
-        } = *self.tables;
+        let Tables { experiments, variants, layers, kinds, .. } = *self.tables;
         rows("experiments", experiments, |_, experiment| {
             self.is_name(experiment.name)
                 && self.is_name(experiment.json)
@@ -194,16 +166,8 @@ impl Verifier<'_, '_> {
     }
 
     fn attributes(&self) -> Result<(), PlanFault> {
-        let Tables {
-            attributes,
-            numbers,
-            versions,
-            literals,
-            rows: row_starts,
-            row_bits,
-            patterns,
-            ..
-        } = *self.tables;
+        let Tables { attributes, numbers, versions, literals, rows: row_starts, row_bits, patterns, .. } =
+            *self.tables;
         rows("literals", literals, |_, literal| self.is_text(*literal))?;
         rows("attributes", attributes, |_, attribute| {
             let comparands = match attribute.kind {
@@ -218,9 +182,7 @@ impl Verifier<'_, '_> {
             let bit_words = if is_list { attribute.count.div_ceil(32) } else { 0 };
             let rows_hold = attribute.row_first == NONE || {
                 let first = attribute.row_first as usize;
-                let starts = row_starts
-                    .get(first..)
-                    .and_then(|rows| rows.get(..=attribute.count as usize));
+                let starts = row_starts.get(first..).and_then(|rows| rows.get(..=attribute.count as usize));
                 starts.is_some_and(|starts| {
                     starts.windows(2).all(|pair| {
                         let bits = row_bits.get(pair[0] as usize..pair[1] as usize);
@@ -233,11 +195,7 @@ impl Verifier<'_, '_> {
                 .and_then(|patterns| patterns.get(..attribute.pattern_count as usize));
             self.is_name(attribute.name)
                 && attribute.word_count > bit_words
-                && within(
-                    attribute.slot,
-                    attribute.word_count,
-                    self.header.fact_count as usize,
-                )
+                && within(attribute.slot, attribute.word_count, self.header.fact_count as usize)
                 && within(attribute.first, attribute.count, comparands)
                 && rows_hold
                 && own_patterns
@@ -247,19 +205,11 @@ impl Verifier<'_, '_> {
     }
 
     fn patterns(&self) -> Result<(), PlanFault> {
-        let Tables {
-            patterns,
-            dfas,
-            dfa_classes,
-            dfa_transitions,
-            ..
-        } = *self.tables;
-        rows("patterns", patterns, |_, pattern| {
-            match Operator::from_number(pattern.operator) {
-                None => false,
-                Some(Operator::Matches) => (pattern.operand.start as usize) < dfas.len(),
-                Some(_) => self.is_text(pattern.operand),
-            }
+        let Tables { patterns, dfas, dfa_classes, dfa_transitions, .. } = *self.tables;
+        rows("patterns", patterns, |_, pattern| match Operator::from_number(pattern.operator) {
+            None => false,
+            Some(Operator::Matches) => (pattern.operand.start as usize) < dfas.len(),
+            Some(_) => self.is_text(pattern.operand),
         })?;
         rows("dfas", dfas, |_, dfa| {
             let Some(classes) = dfa_classes.get(dfa.classes as usize) else {
@@ -278,13 +228,7 @@ impl Verifier<'_, '_> {
     }
 
     fn overrides(&self) -> Result<(), PlanFault> {
-        let Tables {
-            override_keys,
-            overrides,
-            variants,
-            experiments,
-            ..
-        } = *self.tables;
+        let Tables { override_keys, overrides, variants, experiments, .. } = *self.tables;
         rows("override_keys", override_keys, |_, key| {
             self.is_text(key.value) && within(key.entry_first, key.entry_count, overrides.len())
         })?;

@@ -93,23 +93,10 @@ pub enum Outcome {
 #[serde(rename_all = "snake_case", tag = "is")]
 #[allow(missing_docs, reason = "the conditions' own names")]
 pub enum Trace<'a> {
-    All {
-        holds: bool,
-        parts: Vec<Trace<'a>>,
-    },
-    Any {
-        holds: bool,
-        parts: Vec<Trace<'a>>,
-    },
-    Not {
-        holds: bool,
-        part: Box<Trace<'a>>,
-    },
-    Segment {
-        holds: bool,
-        name: &'a str,
-        part: Box<Trace<'a>>,
-    },
+    All { holds: bool, parts: Vec<Trace<'a>> },
+    Any { holds: bool, parts: Vec<Trace<'a>> },
+    Not { holds: bool, part: Box<Trace<'a>> },
+    Segment { holds: bool, name: &'a str, part: Box<Trace<'a>> },
     Test(Leaf<'a>),
 }
 
@@ -146,9 +133,7 @@ pub struct Leaf<'a> {
 
 /// Explains every experiment, of all states, in the file's order.
 pub fn explain<'a>(catalog: &'a Catalog, request: &'a Request) -> Vec<Explanation<'a>> {
-    (0..catalog.experiments.len())
-        .map(|experiment| explain_one(catalog, request, experiment))
-        .collect()
+    (0..catalog.experiments.len()).map(|experiment| explain_one(catalog, request, experiment)).collect()
 }
 
 fn explain_one<'a>(catalog: &'a Catalog, request: &'a Request, index: usize) -> Explanation<'a> {
@@ -158,20 +143,11 @@ fn explain_one<'a>(catalog: &'a Catalog, request: &'a Request, index: usize) -> 
     let value = request.unit(kind);
     let bucket = value.map(|value| layer_bucket(layer, value));
     let owner = bucket.and_then(|bucket| owner(catalog, experiment.layer, bucket));
-    let segment = experiment
-        .segment
-        .as_ref()
-        .map(|segment| trace(catalog, segment, request));
+    let segment = experiment.segment.as_ref().map(|segment| trace(catalog, segment, request));
     let forced = forced(catalog, request, experiment).map(|(unit_kind, group)| {
         let kind = catalog.unit_kinds[unit_kind].as_str();
-        let value = request
-            .unit(kind)
-            .expect("an override is found by a unit of the request");
-        Override {
-            kind,
-            value,
-            group: &experiment.groups[group].name,
-        }
+        let value = request.unit(kind).expect("an override is found by a unit of the request");
+        Override { kind, value, group: &experiment.groups[group].name }
     });
 
     let verdict = decide(catalog, request, index);
@@ -180,10 +156,7 @@ fn explain_one<'a>(catalog: &'a Catalog, request: &'a Request, index: usize) -> 
         Verdict::NotRunning => (
             None,
             Outcome::NotRunning,
-            format!(
-                "the experiment is {}: it assigns nobody",
-                state_name(experiment.state)
-            ),
+            format!("the experiment is {}: it assigns nobody", state_name(experiment.state)),
         ),
         Verdict::Forced { unit_kind, group } => {
             let kind = &catalog.unit_kinds[unit_kind];
@@ -193,11 +166,9 @@ fn explain_one<'a>(catalog: &'a Catalog, request: &'a Request, index: usize) -> 
                 format!("an override puts this {kind} into `{}`", group_name(group)),
             )
         }
-        Verdict::NoUnit => (
-            None,
-            Outcome::NoUnit,
-            format!("layer `{}` asks for {kind}, and there is none", layer.name),
-        ),
+        Verdict::NoUnit => {
+            (None, Outcome::NoUnit, format!("layer `{}` asks for {kind}, and there is none", layer.name))
+        }
         Verdict::NotInBlocks => {
             let bucket = bucket.expect("a unit was there");
             let owner = match &owner {
@@ -210,26 +181,15 @@ fn explain_one<'a>(catalog: &'a Catalog, request: &'a Request, index: usize) -> 
                 format!("bucket {bucket} of layer `{}` belongs to {owner}", layer.name),
             )
         }
-        Verdict::NotInSegment => (
-            None,
-            Outcome::NotInSegment,
-            "the segment does not hold".to_owned(),
-        ),
+        Verdict::NotInSegment => (None, Outcome::NotInSegment, "the segment does not hold".to_owned()),
         Verdict::Assigned { group } => {
             let bucket = bucket.expect("a unit was there");
-            let segment = if segment.is_some() {
-                ", and the segment holds"
-            } else {
-                ""
-            };
+            let segment = if segment.is_some() { ", and the segment holds" } else { "" };
             let name = group_name(group);
             (
                 Some(name),
                 Outcome::Assigned,
-                format!(
-                    "bucket {bucket} of layer `{}` belongs to `{name}`{segment}",
-                    layer.name
-                ),
+                format!("bucket {bucket} of layer `{}` belongs to `{name}`{segment}", layer.name),
             )
         }
     };
@@ -255,17 +215,10 @@ fn explain_one<'a>(catalog: &'a Catalog, request: &'a Request, index: usize) -> 
 /// Whose block a bucket of a layer lies in. Finished experiments own nothing.
 fn owner(catalog: &Catalog, layer: usize, bucket: u32) -> Option<Owner<'_>> {
     let taking = |state| state != State::Finished;
-    catalog
-        .experiments
-        .iter()
-        .filter(|e| e.layer == layer && taking(e.state))
-        .find_map(|experiment| {
-            let group = group_at(experiment, bucket)?;
-            Some(Owner {
-                experiment: &experiment.name,
-                group: &experiment.groups[group].name,
-            })
-        })
+    catalog.experiments.iter().filter(|e| e.layer == layer && taking(e.state)).find_map(|experiment| {
+        let group = group_at(experiment, bucket)?;
+        Some(Owner { experiment: &experiment.name, group: &experiment.groups[group].name })
+    })
 }
 
 /// Every part is looked at, also where an earlier one has decided.
@@ -276,33 +229,20 @@ fn trace<'a>(catalog: &'a Catalog, condition: &'a Condition, request: &'a Reques
     match condition {
         Condition::All(parts) => {
             let parts = traces(parts);
-            Trace::All {
-                holds: parts.iter().all(Trace::holds),
-                parts,
-            }
+            Trace::All { holds: parts.iter().all(Trace::holds), parts }
         }
         Condition::Any(parts) => {
             let parts = traces(parts);
-            Trace::Any {
-                holds: parts.iter().any(Trace::holds),
-                parts,
-            }
+            Trace::Any { holds: parts.iter().any(Trace::holds), parts }
         }
         Condition::Not(part) => {
             let part = trace(catalog, part, request);
-            Trace::Not {
-                holds: !part.holds(),
-                part: Box::new(part),
-            }
+            Trace::Not { holds: !part.holds(), part: Box::new(part) }
         }
         Condition::Segment(segment) => {
             let segment = &catalog.segments[*segment];
             let part = trace(catalog, &segment.condition, request);
-            Trace::Segment {
-                holds: part.holds(),
-                name: &segment.name,
-                part: Box::new(part),
-            }
+            Trace::Segment { holds: part.holds(), name: &segment.name, part: Box::new(part) }
         }
         Condition::Test { attribute, test } => {
             let attribute = &catalog.attributes[*attribute];

@@ -1,22 +1,13 @@
 use super::*;
 
 fn value_of(body: &str, attribute: &str) -> Option<Value> {
-    Request::from_json(body)
-        .expect("a body")
-        .attribute(attribute)
-        .cloned()
+    Request::from_json(body).expect("a body").attribute(attribute).cloned()
 }
 
 #[test]
 fn numbers_are_the_nearest_f64() {
-    for text in [
-        "18.499999999999999999",
-        "9007199254740993",
-        "1.7976931348623157e308",
-        "5e-324",
-        "-0",
-        "0.1",
-    ] {
+    for text in ["18.499999999999999999", "9007199254740993", "1.7976931348623157e308", "5e-324", "-0", "0.1"]
+    {
         let body = format!(r#"{{"units":{{}},"attributes":{{"n":{text}}}}}"#);
         let nearest: f64 = text.parse().expect("a number");
         assert_eq!(value_of(&body, "n"), Some(Value::from(nearest)), "{text}");
@@ -41,10 +32,7 @@ fn of_a_name_given_twice_the_last_counts() {
 #[test]
 fn empty_and_null_units_are_as_good_as_missing() {
     let request = Request::from_json(r#"{"units":{"a":"","b":null,"c":"x"}}"#).expect("a body");
-    assert_eq!(
-        (request.unit("a"), request.unit("b"), request.unit("c")),
-        (None, None, Some("x"))
-    );
+    assert_eq!((request.unit("a"), request.unit("b"), request.unit("c")), (None, None, Some("x")));
 }
 
 #[test]
