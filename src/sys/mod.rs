@@ -7,6 +7,7 @@ pub mod channel;
 pub mod fork;
 pub mod region;
 pub mod socket;
+pub mod uring;
 
 /// Held by unit tests that fork or that look for a descriptor's being closed: a
 /// child forked by one test keeps copies of the other's descriptors for a moment.
