@@ -4,9 +4,9 @@
 //! An event may still be on its way for the connection that had a slot before.
 //! The generation tells the two apart.
 
-use std::os::fd::OwnedFd;
-
-use crate::http::Connection;
+/// A slot's generation comes round after so many connections, so that a key
+/// leaves the four highest bits of its word to the backend.
+const GENERATION_MASK: u32 = (1 << 28) - 1;
 
 /// Names one connection: its slot, and which of the slot's connections it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub struct Key {
 }
 
 impl Key {
-    /// As one word, for a backend's token or user data.
+    /// As one word of 60 bits, for a backend's token or user data.
     #[must_use]
     pub fn to_word(self) -> u64 {
         u64::from(self.generation) << 32 | u64::from(self.index)
@@ -31,39 +31,21 @@ impl Key {
     }
 }
 
-/// An open connection.
-pub struct Open {
-    /// Its socket.
-    pub socket: OwnedFd,
-    /// Its protocol.
-    pub connection: Connection,
-    /// The kernel may hold more input than was read.
-    pub readable: bool,
-    /// Writability is awaited.
-    pub awaits_write: bool,
-    /// Its write side is shut; input is thrown away until FIN or the linger timeout.
-    pub lingers: bool,
-    /// `Connection::turn` when its timer was armed last.
-    pub turn: u32,
-    /// The peer shut its write side.
-    pub ended: bool,
-}
-
-struct Slot {
+struct Slot<O> {
     generation: u32,
-    open: Option<Open>,
+    open: Option<O>,
 }
 
-/// All slots of a worker.
-pub struct Connections {
-    slots: Vec<Slot>,
+/// All slots of a worker; what is kept of an open connection is the backend's own.
+pub struct Connections<O> {
+    slots: Vec<Slot<O>>,
     free: Vec<u32>,
 }
 
-impl Connections {
+impl<O> Connections<O> {
     /// A table for at most `count_max` connections at once.
     #[must_use]
-    pub fn new(count_max: usize) -> Connections {
+    pub fn new(count_max: usize) -> Connections<O> {
         Connections { slots: Vec::with_capacity(count_max), free: Vec::with_capacity(count_max) }
     }
 
@@ -83,7 +65,7 @@ impl Connections {
     ///
     /// # Panics
     /// If there is no room.
-    pub fn insert(&mut self, open: Open) -> Key {
+    pub fn insert(&mut self, open: O) -> Key {
         let index = self.free.pop().unwrap_or_else(|| {
             assert!(self.slots.len() < self.slots.capacity(), "the caller asked for room");
             self.slots.push(Slot { generation: 0, open: None });
@@ -95,7 +77,7 @@ impl Connections {
     }
 
     /// The connection of `key`, unless it is gone.
-    pub fn get(&mut self, key: Key) -> Option<&mut Open> {
+    pub fn get(&mut self, key: Key) -> Option<&mut O> {
         let slot = self.slots.get_mut(key.index as usize)?;
         if slot.generation == key.generation { slot.open.as_mut() } else { None }
     }
@@ -108,19 +90,19 @@ impl Connections {
     }
 
     /// Frees the slot of `key`.
-    pub fn remove(&mut self, key: Key) -> Option<Open> {
+    pub fn remove(&mut self, key: Key) -> Option<O> {
         let slot = self.slots.get_mut(key.index as usize)?;
         if slot.generation != key.generation {
             return None;
         }
         let open = slot.open.take()?;
-        slot.generation = slot.generation.wrapping_add(1);
+        slot.generation = (slot.generation + 1) & GENERATION_MASK;
         self.free.push(key.index);
         Some(open)
     }
 
     /// The keys of all open connections, as they are now.
-    pub fn keys(&self) -> impl Iterator<Item = Key> + use<'_> {
+    pub fn keys(&self) -> impl Iterator<Item = Key> + use<'_, O> {
         (0..self.slots.len() as u32).filter_map(|index| self.key(index))
     }
 }
@@ -129,26 +111,13 @@ impl Connections {
 mod tests {
     use super::*;
 
-    fn open() -> Open {
-        let (socket, _) = std::os::unix::net::UnixStream::pair().unwrap();
-        Open {
-            socket: socket.into(),
-            connection: Connection::new(),
-            readable: false,
-            awaits_write: false,
-            lingers: false,
-            turn: 0,
-            ended: false,
-        }
-    }
-
     #[test]
     fn a_key_of_a_closed_connection_finds_nobody_else() {
         let mut connections = Connections::new(1);
-        let first = connections.insert(open());
+        let first = connections.insert("open");
         assert!(!connections.has_room());
         assert!(connections.remove(first).is_some());
-        let second = connections.insert(open());
+        let second = connections.insert("open");
         assert_eq!(second.index, first.index);
         assert!(connections.get(first).is_none());
         assert!(connections.remove(first).is_none());

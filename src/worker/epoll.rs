@@ -11,55 +11,36 @@
 //! - When slots run out, whoever holds one longest goes; nobody else notices.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::clock::{self, Now};
 use crate::endpoint::App;
-use crate::http::{Connection, Output, Wait, Workspace};
+use crate::http::{Connection, Output, Workspace};
 use crate::limits::{ANSWER_SIZE_MAX, READ_BUFFER_SIZE};
-use crate::metrics::{Block, CLOSE_REASONS, Family};
+use crate::metrics::{Block, Family};
 use crate::sys::socket;
 
-use super::connections::{Connections, Key, Open};
+use super::connections::{Connections, Key};
 use super::control::{Control, Task};
+use super::policy::{
+    ACCEPTS_A_TURN, Drain, Reason, STARVED_RETRY, TURN_MAX, connection_count_max, timer_durations,
+};
 use super::timers::{Class, Timers};
 use super::{Listener, Outcome, PoolOptions};
 
 /// Buffers read from one connection before the others have their turn.
 const READS_A_TURN: usize = 4;
-/// Connections accepted from one socket before the others have their turn.
-const ACCEPTS_A_TURN: usize = 64;
 /// Events taken from the kernel at once.
 const EVENTS_A_TURN: usize = 1024;
-/// A loop turns at least this often, so that a watchdog can tell it from a dead one.
-const TURN_MAX: Duration = Duration::from_millis(500);
-/// How soon to try again to accept when there was no room or no descriptor.
-const STARVED_RETRY: Duration = Duration::from_millis(50);
-/// Descriptors that are not connections: listeners aside, epoll, channel, log.
-const OTHER_DESCRIPTORS: usize = 32;
 
 const CHANNEL: Token = Token(usize::MAX);
 /// Slot indexes stop below this; from here on a token names a listener.
 const LISTENER_TOKENS: usize = 0xFFFF_0000;
-
-/// Why a connection is closed, in the order of `metrics::CLOSE_REASONS`.
-#[derive(Debug, Clone, Copy)]
-enum Reason {
-    Peer,
-    Answered,
-    IdleTimeout,
-    Slow,
-    Evicted,
-    Drained,
-    Error,
-}
-const _: () = assert!(CLOSE_REASONS.len() == Reason::Error as usize + 1);
 
 /// A listening socket, and whether it is served here.
 struct Gate {
@@ -69,10 +50,20 @@ struct Gate {
     ready: bool,
 }
 
-/// A drain under way.
-struct Drain {
-    idle_ns: Option<u64>,
-    deadline_ns: u64,
+/// An open connection.
+struct Open {
+    socket: OwnedFd,
+    connection: Connection,
+    /// The kernel may hold more input than was read.
+    readable: bool,
+    /// Writability is awaited.
+    awaits_write: bool,
+    /// Its write side is shut; input is thrown away until FIN or the linger timeout.
+    lingers: bool,
+    /// `Connection::turn` when its timer was armed last.
+    turn: u32,
+    /// The peer shut its write side.
+    ended: bool,
 }
 
 /// The loop and all it keeps.
@@ -80,7 +71,7 @@ pub struct Backend<'r> {
     poll: Poll,
     events: Events,
     gates: Vec<Gate>,
-    connections: Connections,
+    connections: Connections<Open>,
     timers: Timers,
     workspace: Workspace,
     read_buffer: Box<[u8]>,
@@ -109,22 +100,14 @@ impl<'r> Backend<'r> {
         block: Block<'r>,
     ) -> io::Result<Backend<'r>> {
         let count_max = connection_count_max(options, listeners.len())?;
-        let limits = options.limits;
-        let durations = [
-            limits.idle_timeout,
-            limits.head_timeout,
-            limits.body_timeout,
-            limits.write_timeout,
-            limits.linger_timeout,
-        ];
         let gates = listeners.into_iter().map(|listener| Gate { listener, served: false, ready: false });
         let mut backend = Backend {
             poll: Poll::new()?,
             events: Events::with_capacity(EVENTS_A_TURN),
             gates: gates.collect(),
             connections: Connections::new(count_max),
-            timers: Timers::new(count_max, durations),
-            workspace: Workspace::new(limits, ANSWER_SIZE_MAX),
+            timers: Timers::new(count_max, timer_durations(&options.limits)),
+            workspace: Workspace::new(options.limits, ANSWER_SIZE_MAX),
             read_buffer: vec![0; READ_BUFFER_SIZE].into_boxed_slice(),
             again: Vec::with_capacity(count_max),
             next: Vec::with_capacity(count_max),
@@ -306,12 +289,7 @@ impl<'r> Backend<'r> {
     /// Starts the timer anew where what is waited for has changed or moved on.
     fn rearm(&mut self, key: Key, wrote: bool, now: Now) {
         let Some(open) = self.connections.get(key) else { return };
-        let class = match open.connection.wait() {
-            Wait::Idle => Class::Idle,
-            Wait::Head => Class::Head,
-            Wait::Body => Class::Body,
-            Wait::Write => Class::Write,
-        };
+        let class = Class::of(open.connection.wait());
         let turn = open.connection.turn();
         let moved = turn != open.turn || (wrote && class == Class::Write);
         if moved || self.timers.class(key.index) != Some(class) {
@@ -398,7 +376,7 @@ impl<'r> Backend<'r> {
         }
     }
 
-    fn welcome(&mut self, socket: std::os::fd::OwnedFd, now: Now) {
+    fn welcome(&mut self, socket: OwnedFd, now: Now) {
         let raw = socket.as_raw_fd();
         let mut connection = Connection::new();
         if self.drain.is_some() {
@@ -494,9 +472,8 @@ impl<'r> Backend<'r> {
     }
 
     fn begin_drain(&mut self, deadline: Duration, now: Now) -> io::Result<()> {
-        let deadline_ns = now.plus(deadline).mono_ns;
         if let Some(drain) = &mut self.drain {
-            drain.deadline_ns = drain.deadline_ns.min(deadline_ns);
+            drain.hurry(deadline, now);
             return Ok(());
         }
         // Who is queued already was let in by the kernel: they are answered too.
@@ -517,16 +494,15 @@ impl<'r> Backend<'r> {
                 open.connection.handle_drain();
             }
         }
-        self.drain = Some(Drain { idle_ns: Some(now.plus(self.drain_idle).mono_ns), deadline_ns });
+        self.drain = Some(Drain::begin(self.drain_idle, deadline, now));
         Ok(())
     }
 
     /// Moves a drain on; true when nothing is left, or the deadline is over.
     fn drained(&mut self, now: Now) -> bool {
         let Some(drain) = &mut self.drain else { return false };
-        let late = now.mono_ns >= drain.deadline_ns;
-        if drain.idle_ns.is_some_and(|idle_ns| now.mono_ns >= idle_ns) {
-            drain.idle_ns = None;
+        let late = drain.is_late(now);
+        if drain.idle_is_over(now) {
             while let Some(key) =
                 self.timers.oldest(Class::Idle).and_then(|index| self.connections.key(index))
             {
@@ -535,21 +511,4 @@ impl<'r> Backend<'r> {
         }
         late || self.connections.count() == 0
     }
-}
-
-/// The setting, or what the descriptor limit allows, raised as far as it goes.
-fn connection_count_max(options: &PoolOptions, listener_count: usize) -> io::Result<usize> {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    let limit = if setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() { hard } else { soft };
-    let room =
-        usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(OTHER_DESCRIPTORS + listener_count);
-    let count = options.connection_count_max.min(room).max(1);
-    if count < options.connection_count_max && options.index == 0 {
-        log::info!(
-            "event=connections_limited pool={} connections={count} wanted={} hint=\"raise LimitNOFILE\"",
-            options.name,
-            options.connection_count_max
-        );
-    }
-    Ok(count)
 }

@@ -16,6 +16,7 @@
 pub mod connections;
 pub mod control;
 pub mod epoll;
+pub mod policy;
 pub mod timers;
 
 use std::io;

@@ -9,6 +9,7 @@
 use std::time::Duration;
 
 use crate::clock::Now;
+use crate::http::Wait;
 
 const NONE: u32 = u32::MAX;
 
@@ -25,6 +26,19 @@ pub enum Class {
     Write,
     /// The write side is shut; what still comes in is thrown away.
     Linger,
+}
+
+impl Class {
+    /// The one that runs while a connection waits for this.
+    #[must_use]
+    pub fn of(wait: Wait) -> Class {
+        match wait {
+            Wait::Idle => Class::Idle,
+            Wait::Head => Class::Head,
+            Wait::Body => Class::Body,
+            Wait::Write => Class::Write,
+        }
+    }
 }
 
 /// How many classes there are.

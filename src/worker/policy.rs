@@ -1,0 +1,106 @@
+//! What every backend decides alike: how often, how soon, how many, and why a
+//! connection is closed.
+
+use std::io;
+use std::time::Duration;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::clock::Now;
+use crate::http::Limits;
+use crate::metrics::CLOSE_REASONS;
+
+use super::PoolOptions;
+use super::timers::CLASS_COUNT;
+
+/// Connections accepted from one socket before the others have their turn.
+pub const ACCEPTS_A_TURN: usize = 64;
+/// A loop turns at least this often, so that a watchdog can tell it from a dead one.
+pub const TURN_MAX: Duration = Duration::from_millis(500);
+/// How soon to try again to accept when there was no room or no descriptor.
+pub const STARVED_RETRY: Duration = Duration::from_millis(50);
+/// Descriptors that are not connections: listeners aside, the backend's own, channel, log.
+const OTHER_DESCRIPTORS: usize = 32;
+
+/// Why a connection is closed, in the order of `metrics::CLOSE_REASONS`.
+#[derive(Debug, Clone, Copy)]
+pub enum Reason {
+    /// The peer closed, or is gone.
+    Peer,
+    /// The last answer was given.
+    Answered,
+    /// It lay idle for too long.
+    IdleTimeout,
+    /// A head, a body or a reader was too slow.
+    Slow,
+    /// Something ran out, and it held it longest.
+    Evicted,
+    /// The worker drains.
+    Drained,
+    /// The system refused something.
+    Error,
+}
+const _: () = assert!(CLOSE_REASONS.len() == Reason::Error as usize + 1);
+
+/// A drain under way.
+#[derive(Debug)]
+pub struct Drain {
+    idle_ns: Option<u64>,
+    deadline_ns: u64,
+}
+
+impl Drain {
+    /// Idle connections are kept for `idle`, the others for `deadline`.
+    #[must_use]
+    pub fn begin(idle: Duration, deadline: Duration, now: Now) -> Drain {
+        Drain { idle_ns: Some(now.plus(idle).mono_ns), deadline_ns: now.plus(deadline).mono_ns }
+    }
+
+    /// Another order to drain can only hurry one that is under way.
+    pub fn hurry(&mut self, deadline: Duration, now: Now) {
+        self.deadline_ns = self.deadline_ns.min(now.plus(deadline).mono_ns);
+    }
+
+    /// Whether the rest is to be left as it is.
+    #[must_use]
+    pub fn is_late(&self, now: Now) -> bool {
+        now.mono_ns >= self.deadline_ns
+    }
+
+    /// True once: when idle connections are to be closed.
+    pub fn idle_is_over(&mut self, now: Now) -> bool {
+        self.idle_ns.take_if(|idle_ns| now.mono_ns >= *idle_ns).is_some()
+    }
+}
+
+/// The durations of the timers, in the order of [`super::timers::Class`].
+#[must_use]
+pub fn timer_durations(limits: &Limits) -> [Duration; CLASS_COUNT] {
+    [
+        limits.idle_timeout,
+        limits.head_timeout,
+        limits.body_timeout,
+        limits.write_timeout,
+        limits.linger_timeout,
+    ]
+}
+
+/// The setting, or what the descriptor limit allows, raised as far as it goes.
+///
+/// # Errors
+/// If the system does not tell the limit.
+pub fn connection_count_max(options: &PoolOptions, listener_count: usize) -> io::Result<usize> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let limit = if setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() { hard } else { soft };
+    let room =
+        usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(OTHER_DESCRIPTORS + listener_count);
+    let count = options.connection_count_max.min(room).max(1);
+    if count < options.connection_count_max && options.index == 0 {
+        log::info!(
+            "event=connections_limited pool={} connections={count} wanted={} hint=\"raise LimitNOFILE\"",
+            options.name,
+            options.connection_count_max
+        );
+    }
+    Ok(count)
+}
