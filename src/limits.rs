@@ -106,3 +106,20 @@ pub const SEGMENT_DEPTH_MAX: usize = 512;
 /// What "did you mean" may cost for a whole file, in pairs of characters
 /// compared: 0.1 s or so, however many names and faults there are.
 pub const SUGGESTION_WORK_MAX: usize = 50_000_000;
+
+// ── One worker where the kernel moves the bytes ────────────────────────────
+
+/// Operations queued before they are handed over in the middle of a turn.
+pub const OPERATION_COUNT: u32 = 256;
+/// Completions with a place of their own; the kernel keeps more of them elsewhere.
+pub const COMPLETION_COUNT: u32 = 4096;
+/// Buffers from which the kernel picks one for what comes in. All go back in
+/// the turn in which they were filled, but for those of senders who don't read.
+pub const RECEIVE_BUFFER_COUNT: u16 = 256;
+/// Bytes of each: 16 requests of 100 attributes in one piece.
+pub const RECEIVE_BUFFER_SIZE: usize = 16 * 1024;
+const _: () = assert!(RECEIVE_BUFFER_SIZE <= READ_BUFFER_SIZE);
+/// Answers under way at once; what finds none is sent by a call of its own.
+pub const SEND_SLOT_COUNT: u32 = 512;
+/// The largest output that goes this way; a larger one is sent by a call of its own.
+pub const SEND_SLOT_SIZE: usize = 32 * 1024;

@@ -15,7 +15,8 @@ use splitd::http::Limits;
 use splitd::metrics::{self, Table};
 use splitd::sys::channel::Channel;
 use splitd::sys::region::{self, Region};
-use splitd::worker::{self, Listener, Order, PoolOptions, Report, Rings, Setup};
+use splitd::sys::uring::Ring;
+use splitd::worker::{self, Io, Listener, Order, PoolOptions, Report, Rings, Setup};
 
 thread_local! {
     static WATCHED: Cell<bool> = const { Cell::new(false) };
@@ -63,7 +64,7 @@ struct Running {
     _directory: tempfile::TempDir,
 }
 
-fn start(strict: bool) -> Running {
+fn start(io: Io, strict: bool) -> Running {
     let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/typical.experiments.json");
     let (_, image) = check::load(&std::fs::read(golden).unwrap()).unwrap();
     let directory = tempfile::tempdir().unwrap();
@@ -84,6 +85,7 @@ fn start(strict: bool) -> Running {
             name: "assign".to_owned(),
             slot: 0,
             index: 0,
+            io,
             cpu: None,
             routes: vec![RouteGroup::Assign, RouteGroup::Batch, RouteGroup::Health],
             app: AppOptions {
@@ -206,8 +208,17 @@ fn the_count_notices() {
 #[test]
 fn a_request_of_any_kind_allocates_nothing() {
     the_count_notices();
+    // One after the other: the count is the process's.
+    allocates_nothing(Io::Epoll);
+    match Ring::new(worker::uring::SIZES) {
+        Ok(_) => allocates_nothing(Io::IoUring),
+        Err(refusal) => eprintln!("io_uring is skipped: {refusal}"),
+    }
+}
+
+fn allocates_nothing(io: Io) {
     for strict in [false, true] {
-        let running = start(strict);
+        let running = start(io, strict);
         let mut stream = TcpStream::connect(("127.0.0.1", running.port)).unwrap();
         let mut buffer = Vec::new();
         // The first round may still touch what is made once (a connection's slot, say).

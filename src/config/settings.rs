@@ -31,6 +31,8 @@ pub enum Io {
     /// The best that there is.
     #[default]
     Auto,
+    /// Completion, by io_uring; refused where the kernel has it not.
+    IoUring,
     /// Readiness, by mio.
     Epoll,
 }

@@ -18,7 +18,7 @@ use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
 
 use super::listen::{self, Bound, ListenFault};
-use crate::config::settings::{Directories, Fault, Pool, Route, Settings, SinkKind};
+use crate::config::settings::{Directories, Fault, Io, Pool, Route, Settings, SinkKind};
 use crate::endpoint::{AppOptions, RouteGroup};
 use crate::exposure::ring;
 use crate::http;
@@ -262,6 +262,11 @@ impl Heritage {
             name: pool.name.clone(),
             slot,
             index: place.index,
+            io: match pool.io {
+                Io::Auto => worker::Io::Auto,
+                Io::IoUring => worker::Io::IoUring,
+                Io::Epoll => worker::Io::Epoll,
+            },
             cpu: place.cpu,
             routes: route_groups(pool),
             app: AppOptions {

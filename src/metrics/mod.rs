@@ -45,6 +45,7 @@ pub enum Family {
     AttributeFaults,
     ContextsLeftOut,
     LoopTurns,
+    SystemCalls,
     PlansTaken,
     PlanExperiments,
     PlanTakenAt,
@@ -163,6 +164,14 @@ pub const FAMILIES: &[Row] = &[
         &[],
     ),
     row(Family::LoopTurns, Worker, Counter, "splitd_loop_turns_total", "Turns of the event loops.", &[]),
+    row(
+        Family::SystemCalls,
+        Worker,
+        Counter,
+        "splitd_system_calls_total",
+        "System calls of the event loops that wait, accept, read or write.",
+        &[],
+    ),
     row(
         Family::PlansTaken,
         Worker,

@@ -145,6 +145,7 @@ impl<'r> Backend<'r> {
             let now = clock::now();
             self.workspace.set_time(now);
             self.block.add(Family::LoopTurns, 1);
+            self.block.add(Family::SystemCalls, 1);
             app.desk().beat();
             self.take_events(now, app);
             self.go_on_reading(now, app);
@@ -208,13 +209,14 @@ impl<'r> Backend<'r> {
     fn progress(&mut self, key: Key, now: Now, app: &mut App<'_, '_>) {
         let mut reads = 0;
         let mut wrote = false;
+        let mut calls = 0;
         let closing = loop {
-            let Some(open) = self.connections.get(key) else { return };
+            let Some(open) = self.connections.get(key) else { break None };
             if open.lingers {
                 return self.linger(key);
             }
             match open.connection.poll_output(&self.workspace) {
-                Output::Send(bytes) => match socket::send(&open.socket, bytes) {
+                Output::Send(bytes) => match counted(&mut calls, socket::send(&open.socket, bytes)) {
                     Ok(size) => {
                         self.block.add(Family::BytesSent, size as u64);
                         open.connection.handle_sent(size, now, &mut self.workspace, app);
@@ -240,8 +242,8 @@ impl<'r> Backend<'r> {
                     if self.workspace.carry_free() == 0 && !open.connection.holds_carry() {
                         self.evict(&[Class::Head, Class::Body]);
                     }
-                    let Some(open) = self.connections.get(key) else { return };
-                    match socket::recv(&open.socket, &mut self.read_buffer) {
+                    let Some(open) = self.connections.get(key) else { break None };
+                    match counted(&mut calls, socket::recv(&open.socket, &mut self.read_buffer)) {
                         Ok(0) => {
                             (open.readable, open.ended) = (false, true);
                             open.connection.handle_eof(now, &mut self.workspace, app);
@@ -259,6 +261,7 @@ impl<'r> Backend<'r> {
                 }
             }
         };
+        self.block.add(Family::SystemCalls, calls);
         match closing {
             Some(reason) => self.close(key, reason, now),
             None => self.rearm(key, wrote, now),
@@ -355,6 +358,7 @@ impl<'r> Backend<'r> {
                 self.starved = true;
                 return;
             }
+            self.block.add(Family::SystemCalls, 1);
             match socket::accept4(&self.gates[gate].listener.fd) {
                 Ok(socket) => self.welcome(socket, now),
                 Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => self.gates[gate].ready = false,
@@ -511,4 +515,10 @@ impl<'r> Backend<'r> {
         }
         late || self.connections.count() == 0
     }
+}
+
+/// Counts a system call beside its result.
+fn counted<T>(calls: &mut u64, result: T) -> T {
+    *calls += 1;
+    result
 }

@@ -3,7 +3,7 @@
 //! with any other worker, and allocates nothing after its first accept (but
 //! for a new plan).
 //!
-//! The backends (`epoll`) are plain loops around the same
+//! The backends (`epoll`, `uring`) are plain loops around the same
 //! [`Connection`](crate::http::connection::Connection), chosen once at start.
 //!
 //! ```text
@@ -18,6 +18,7 @@ pub mod control;
 pub mod epoll;
 pub mod policy;
 pub mod timers;
+pub mod uring;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -31,9 +32,10 @@ use crate::endpoint::{App, AppOptions, Desk, RouteGroup};
 use crate::engine::plan::{Plan, PlanFault};
 use crate::exposure::ring::{RingFault, Writer};
 use crate::http::Limits;
-use crate::metrics::{Family, Process, Table, TableFault, worker_block};
+use crate::metrics::{Block, Family, Process, Table, TableFault, worker_block};
 use crate::sys::channel::Channel;
 use crate::sys::region::Region;
+use crate::sys::uring::{Refusal, Ring};
 use control::Control;
 
 /// All that a worker is given by the master. Before [`run`] is called, the
@@ -71,6 +73,18 @@ pub struct Listener {
     pub address: String,
 }
 
+/// Which backend serves the sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Io {
+    /// io_uring where the kernel has what it takes, else epoll.
+    #[default]
+    Auto,
+    /// io_uring, or none.
+    IoUring,
+    /// epoll.
+    Epoll,
+}
+
 /// What the settings say of a pool, and which of its workers this is.
 #[derive(Debug, Clone)]
 pub struct PoolOptions {
@@ -80,6 +94,8 @@ pub struct PoolOptions {
     pub slot: usize,
     /// The worker's number within its pool.
     pub index: usize,
+    /// Which backend serves its sockets.
+    pub io: Io,
     /// The CPU to be pinned to.
     pub cpu: Option<usize>,
     /// Routes answered.
@@ -160,6 +176,8 @@ enum Fault {
     Ring(#[from] RingFault),
     #[error("metrics: {0}")]
     Metrics(#[from] TableFault),
+    #[error("io = \"io_uring\": {0}; `auto` or `epoll` would be right here")]
+    Io(#[from] Refusal),
     #[error("event loop: {0}")]
     Loop(#[from] io::Error),
 }
@@ -188,7 +206,7 @@ fn serve(setup: Setup) -> Result<(), Fault> {
     let block = table.block(worker_block(options.slot, which));
     block.claim(Process::Worker, &options.name);
     let mut desk = Desk::new(options.app, options.routes.clone(), writer, table, block);
-    let mut backend = epoll::Backend::new(&options, listeners, Control::new(channel, &options), block)?;
+    let mut backend = Backend::new(&options, listeners, Control::new(channel, &options), block)?;
     let mut region = Region::map_sealed(&plan).map_err(Fault::Map)?;
     drop(plan);
     loop {
@@ -200,6 +218,50 @@ fn serve(setup: Setup) -> Result<(), Fault> {
         match backend.serve(&mut App::new(&plan, &mut desk))? {
             Outcome::Plan(next) => region = next,
             Outcome::Leave => return Ok(()),
+        }
+    }
+}
+
+/// The backend that was chosen.
+enum Backend<'r> {
+    Epoll(Box<epoll::Backend<'r>>),
+    Uring(Box<uring::Backend<'r>>),
+}
+
+impl<'r> Backend<'r> {
+    fn new(
+        options: &PoolOptions,
+        listeners: Vec<Listener>,
+        control: Control,
+        block: Block<'r>,
+    ) -> Result<Backend<'r>, Fault> {
+        let (ring, reason) = match options.io {
+            Io::Epoll => (None, None),
+            Io::IoUring => (Some(Ring::new(uring::SIZES)?), None),
+            Io::Auto => match Ring::new(uring::SIZES) {
+                Ok(ring) => (Some(ring), None),
+                Err(refusal) => (None, Some(refusal)),
+            },
+        };
+        let (pool, first) = (&options.name, options.index == 0);
+        match (&ring, reason) {
+            _ if !first => {}
+            (Some(ring), _) => log::info!("event=io pool={pool} backend=io_uring mode={}", ring.mode().name()),
+            (None, None) => log::info!("event=io pool={pool} backend=epoll"),
+            (None, Some(reason)) => log::info!("event=io pool={pool} backend=epoll reason=\"{reason}\""),
+        }
+        Ok(match ring {
+            Some(ring) => {
+                Backend::Uring(Box::new(uring::Backend::new(ring, options, listeners, control, block)?))
+            }
+            None => Backend::Epoll(Box::new(epoll::Backend::new(options, listeners, control, block)?)),
+        })
+    }
+
+    fn serve(&mut self, app: &mut App<'_, 'r>) -> io::Result<Outcome> {
+        match self {
+            Backend::Epoll(backend) => backend.serve(app),
+            Backend::Uring(backend) => backend.serve(app),
         }
     }
 }

@@ -21,6 +21,14 @@ macro_rules! for_each_backend {
                 fn epoll() {
                     check("epoll");
                 }
+
+                #[test]
+                $(#[$attribute])*
+                fn io_uring() {
+                    if crate::support::has_io_uring() {
+                        check("io_uring");
+                    }
+                }
             }
         )*
     };

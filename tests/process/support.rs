@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use splitd::sys::uring::Ring;
 
 /// How long a condition may take on a slow, busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -40,6 +41,15 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} for: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Whether this kernel lets us have io_uring; says so where not.
+pub fn has_io_uring() -> bool {
+    let refusal = Ring::new(splitd::worker::uring::SIZES).err();
+    if let Some(refusal) = &refusal {
+        eprintln!("skipped: {refusal}");
+    }
+    refusal.is_none()
 }
 
 fn free_port() -> u16 {

@@ -142,15 +142,8 @@ pub(super) const POOL: &[Row<Pool>] = &[
         };
         Ok(())
     }),
-    row("io", "auto", "How sockets are served: `auto` or `epoll`.", |to, value| {
-        to.io = match value.choice(&[
-            ("auto", Some(Io::Auto)),
-            ("epoll", Some(Io::Epoll)),
-            ("io_uring", None),
-        ])? {
-            Some(io) => io,
-            None => return Err("this build has epoll only; `auto` or `epoll` would be right".to_owned()),
-        };
+    row("io", "auto", "How sockets are served: `auto`, `io_uring` or `epoll`.", |to, value| {
+        to.io = value.choice(&[("auto", Io::Auto), ("io_uring", Io::IoUring), ("epoll", Io::Epoll)])?;
         Ok(())
     }),
     row("nice", "0", "Niceness; below 0 where LimitNICE allows it.", |to, value| {

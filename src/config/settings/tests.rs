@@ -132,7 +132,7 @@ fn every_fault_of_every_source_is_reported_in_one_run() {
         [[pool]]
         name = "assign"
         listen = ["localhost:8080"]
-        io = "io_uring"
+        io = "iouring"
         routs = ["assign"]
         nice = -40
         [[pool]]
@@ -154,7 +154,7 @@ fn every_fault_of_every_source_is_reported_in_one_run() {
         "experimants: no setting `experimants`; the nearest is `experiments`",
         "drain_timeout: `30` is no duration",
         "pool.assign.listen: `localhost:8080` is no address; `127.0.0.1:8080`",
-        "pool.assign.io: this build has epoll only",
+        "pool.assign.io: `iouring`",
         "pool.assign.routs: no setting `routs`; the nearest is `routes`",
         "pool.assign.nice: `-40` is no whole number from -20 to 19",
         "pool[1]: has no name",
