@@ -127,6 +127,7 @@ impl Heritage {
         let experiments = std::path::absolute(&experiments).map_err(refused("can't find", &experiments))?;
         let cpus = available_cpus()?;
         let places = places(&settings, &cpus)?;
+        can_serve(&settings)?;
         for directory in [&directories.state_dir, &directories.runtime_dir] {
             fs::create_dir_all(directory).map_err(refused("can't make the directory", directory))?;
         }
@@ -262,11 +263,7 @@ impl Heritage {
             name: pool.name.clone(),
             slot,
             index: place.index,
-            io: match pool.io {
-                Io::Auto => worker::Io::Auto,
-                Io::IoUring => worker::Io::IoUring,
-                Io::Epoll => worker::Io::Epoll,
-            },
+            io: worker_io(pool.io),
             cpu: place.cpu,
             routes: route_groups(pool),
             app: AppOptions {
@@ -390,6 +387,26 @@ fn places(settings: &Settings, cpus: &[usize]) -> Result<Vec<Place>, HeritageFau
         return Err(HeritageFault::TooManyWorkers { count: places.len() });
     }
     Ok(places)
+}
+
+fn worker_io(io: Io) -> worker::Io {
+    match io {
+        Io::Auto => worker::Io::Auto,
+        Io::IoUring => worker::Io::IoUring,
+        Io::Epoll => worker::Io::Epoll,
+    }
+}
+
+/// A backend that was asked for by name and can't be had is a fault of the
+/// settings, found before a worker dies of it.
+fn can_serve(settings: &Settings) -> Result<(), HeritageFault> {
+    for pool in &settings.pools {
+        if let Some(refusal) = worker::refusal(worker_io(pool.io)) {
+            let message = format!("{refusal}; `auto` or `epoll` would be right here");
+            return Err(HeritageFault::Setting(Fault { pointer: format!("pool.{}.io", pool.name), message }));
+        }
+    }
+    Ok(())
 }
 
 fn available_cpus() -> Result<Vec<usize>, HeritageFault> {

@@ -150,6 +150,15 @@ pub enum Report {
     },
 }
 
+/// Why this machine can't serve sockets so, before a worker finds out.
+#[must_use]
+pub fn refusal(io: Io) -> Option<String> {
+    match io {
+        Io::IoUring => Ring::new(uring::SIZES).err().map(|refusal| refusal.to_string()),
+        Io::Auto | Io::Epoll => None,
+    }
+}
+
 /// Serves until it is told to leave; the process's exit code. A fault at the
 /// start is said in the log and leaves 1.
 #[must_use]
