@@ -28,29 +28,18 @@ use super::workspace::{Limits, Workspace};
 /// Answers with what it was asked.
 struct Mirror;
 
-const ADMISSION: Admission = Admission {
-    route: 0,
-    options: 0,
-    body_size_max: 600,
-    body: BodyMode::Whole,
-    media: Media::Json,
-};
+const ADMISSION: Admission =
+    Admission { route: 0, options: 0, body_size_max: 600, body: BodyMode::Whole, media: Media::Json };
 
 impl Service for Mirror {
     fn admit(&mut self, head: &Head<'_>) -> Result<Admission, Refusal> {
         assert!(head.path.starts_with('/') || head.path == "*");
-        assert!(
-            head.path
-                .bytes()
-                .all(|byte| (0x21..=0x7E).contains(&byte) && byte != b'?' && byte != b'#')
-        );
+        assert!(head.path.bytes().all(|byte| (0x21..=0x7E).contains(&byte) && byte != b'?' && byte != b'#'));
         match (head.method, head.path) {
             (_, "/missing") => Err(Refusal::not_found("no such path")),
-            (Method::Post, "/lines") => Ok(Admission {
-                body: BodyMode::Lines,
-                media: Media::JsonLines,
-                ..ADMISSION
-            }),
+            (Method::Post, "/lines") => {
+                Ok(Admission { body: BodyMode::Lines, media: Media::JsonLines, ..ADMISSION })
+            }
             (Method::Get | Method::Head | Method::Post, _) => Ok(ADMISSION),
             _ => Err(Refusal::method_not_allowed("GET, HEAD, POST")),
         }
@@ -88,10 +77,7 @@ impl Service for Mirror {
 
 /// What a connection answers to `pieces`, and whether it closed before their end.
 fn converse<'d>(pieces: impl Iterator<Item = &'d [u8]>, workspace: &mut Workspace) -> (Vec<u8>, bool) {
-    let now = Now {
-        mono_ns: 0,
-        unix_us: 0,
-    };
+    let now = Now { mono_ns: 0, unix_us: 0 };
     let mut connection = Connection::new();
     let mut output = Vec::new();
     let mut closed = false;
@@ -105,11 +91,7 @@ fn converse<'d>(pieces: impl Iterator<Item = &'d [u8]>, workspace: &mut Workspac
     }
     connection.handle_eof(now, workspace, &mut Mirror);
     drain(&mut connection, workspace, &mut output);
-    assert_eq!(
-        connection.poll_output(workspace),
-        Output::Close,
-        "nothing follows the input's end"
-    );
+    assert_eq!(connection.poll_output(workspace), Output::Close, "nothing follows the input's end");
     connection.release(workspace);
     assert!(!connection.holds_carry() && !connection.holds_pending());
     (output, closed)
@@ -117,20 +99,13 @@ fn converse<'d>(pieces: impl Iterator<Item = &'d [u8]>, workspace: &mut Workspac
 
 /// Sends until nothing is left; did the connection close?
 fn drain(connection: &mut Connection, workspace: &mut Workspace, output: &mut Vec<u8>) -> bool {
-    let now = Now {
-        mono_ns: 0,
-        unix_us: 0,
-    };
+    let now = Now { mono_ns: 0, unix_us: 0 };
     loop {
         match connection.poll_output(workspace) {
             Output::Send(bytes) => {
                 assert!(!bytes.is_empty());
                 // An uneven socket: takes a bit, or all.
-                let size = if output.len().is_multiple_of(3) {
-                    bytes.len().div_ceil(2)
-                } else {
-                    bytes.len()
-                };
+                let size = if output.len().is_multiple_of(3) { bytes.len().div_ceil(2) } else { bytes.len() };
                 output.extend_from_slice(&bytes[..size]);
                 connection.handle_sent(size, now, workspace, &mut Mirror);
             }
@@ -219,10 +194,7 @@ fn is_declared(name: &str) -> bool {
 
 impl<'a> Fields<'a> for Recorder {
     fn unit(&mut self, name: &'a str, value: &'a str) -> Result<(), FieldFault> {
-        assert!(
-            self.units.insert(name.to_owned(), value.to_owned()).is_none(),
-            "a unit is told once"
-        );
+        assert!(self.units.insert(name.to_owned(), value.to_owned()).is_none(), "a unit is told once");
         Ok(())
     }
 
@@ -234,14 +206,10 @@ impl<'a> Fields<'a> for Recorder {
         if !is_declared(name) {
             return None;
         }
-        let slot = self
-            .names
-            .iter()
-            .position(|known| known == name)
-            .unwrap_or_else(|| {
-                self.names.push(name.to_owned());
-                self.names.len() - 1
-            });
+        let slot = self.names.iter().position(|known| known == name).unwrap_or_else(|| {
+            self.names.push(name.to_owned());
+            self.names.len() - 1
+        });
         // More names than attributes can be declared: the rest is not.
         (slot < limits::ATTRIBUTE_COUNT_MAX).then_some(slot as u16)
     }
@@ -350,16 +318,12 @@ fn plain_scan(data: &[u8]) -> Plain {
     if nesting(text) > limits::JSON_DEPTH_MAX {
         return Plain::Refused;
     }
-    plain_object(text)
-        .and_then(plain_members)
-        .map_or(Plain::Refused, Plain::Taken)
+    plain_object(text).and_then(plain_members).map_or(Plain::Refused, Plain::Taken)
 }
 
 /// An object's members, of doubled names the last.
 fn plain_object(text: &str) -> Option<BTreeMap<String, Box<RawValue>>> {
-    text.trim_start()
-        .starts_with('{')
-        .then(|| serde_json::from_str(text).expect("it was read before"))
+    text.trim_start().starts_with('{').then(|| serde_json::from_str(text).expect("it was read before"))
 }
 
 fn plain_members(body: BTreeMap<String, Box<RawValue>>) -> Option<PlainScan> {
@@ -373,12 +337,7 @@ fn plain_members(body: BTreeMap<String, Box<RawValue>>) -> Option<PlainScan> {
             let value = match serde_json::from_str(raw.get()).expect("it was read before") {
                 Value::String(text) => text,
                 Value::Null => String::new(),
-                Value::Number(_)
-                    if raw
-                        .get()
-                        .bytes()
-                        .all(|byte| byte == b'-' || byte.is_ascii_digit()) =>
-                {
+                Value::Number(_) if raw.get().bytes().all(|byte| byte == b'-' || byte.is_ascii_digit()) => {
                     raw.get().to_owned()
                 }
                 _ => return None,
@@ -399,11 +358,7 @@ fn plain_members(body: BTreeMap<String, Box<RawValue>>) -> Option<PlainScan> {
             (raw.get().to_owned(), told)
         }
     };
-    Some(PlainScan {
-        context,
-        units,
-        attributes,
-    })
+    Some(PlainScan { context, units, attributes })
 }
 
 fn plain_value(raw: &str) -> Told {
@@ -415,10 +370,7 @@ fn plain_value(raw: &str) -> Told {
         Value::String(text) => Told::Text(text),
         Value::Object(_) => Told::Other,
         Value::Array(elements) => {
-            let texts = elements
-                .iter()
-                .map(|element| element.as_str().map(str::to_owned))
-                .collect();
+            let texts = elements.iter().map(|element| element.as_str().map(str::to_owned)).collect();
             match texts {
                 Some(texts) => Told::List(texts),
                 None => Told::MixedList,

@@ -30,10 +30,7 @@ pub struct QueryOptions {
 
 impl Default for QueryOptions {
     fn default() -> Self {
-        Self {
-            payloads: false,
-            exposure: true,
-        }
+        Self { payloads: false, exposure: true }
     }
 }
 
@@ -57,18 +54,12 @@ pub fn scan_query<'a, F: Fields<'a>>(
     scratch: &'a mut [u8],
     fields: &mut F,
 ) -> Result<Scanned<'a>, ScanFault<'a>> {
-    assert!(
-        scratch.len() >= scratch_size(query.len()),
-        "the scratch is too short for the query string"
-    );
+    assert!(scratch.len() >= scratch_size(query.len()), "the scratch is too short for the query string");
     let (texts, context) = scratch.split_at_mut(query.len());
     let mut scan = QueryScan {
         query,
         texts: Scratch(texts),
-        context: Context {
-            bytes: context,
-            size: 0,
-        },
+        context: Context { bytes: context, size: 0 },
         seen: Slots::default(),
         repeated: false,
         units: UnitList::default(),
@@ -86,19 +77,10 @@ pub fn scan_query<'a, F: Fields<'a>>(
             scan.pair(pair, true, fields)?;
         }
     }
-    let QueryScan {
-        context,
-        units,
-        options,
-        ..
-    } = scan;
+    let QueryScan { context, units, options, .. } = scan;
     units.tell(fields)?;
     let QueryOptions { payloads, exposure } = options;
-    Ok(Scanned {
-        context: context.close(),
-        payloads,
-        exposure,
-    })
+    Ok(Scanned { context: context.close(), payloads, exposure })
 }
 
 /// The request's own options from a query string; other names are passed
@@ -114,16 +96,10 @@ pub fn query_options(query: Option<&str>) -> Result<QueryOptions, ScanFault<'sta
         for text in [name, value] {
             if let Some(fault) = Decoder(text.as_bytes()).find_map(Result::err) {
                 let offset = offset_in(query, text) + text.len() - fault.left;
-                return Err(ScanFault::Query {
-                    offset,
-                    reason: BAD_ESCAPE,
-                });
+                return Err(ScanFault::Query { offset, reason: BAD_ESCAPE });
             }
         }
-        for (option, place) in [
-            (PAYLOADS, &mut options.payloads),
-            (EXPOSURE, &mut options.exposure),
-        ] {
+        for (option, place) in [(PAYLOADS, &mut options.payloads), (EXPOSURE, &mut options.exposure)] {
             if decodes_to(name, option) {
                 *place = truth(|word| decodes_to(value, word)).ok_or(ScanFault::Option { name: option })?;
             }
@@ -176,11 +152,7 @@ impl<'a> QueryScan<'a> {
         let name = self.texts.borrow(name_text);
         let option = [PAYLOADS, EXPOSURE].into_iter().find(|&option| option == name);
         if let Some(option) = option {
-            return if again {
-                Ok(())
-            } else {
-                self.option(option, raw_value)
-            };
+            return if again { Ok(()) } else { self.option(option, raw_value) };
         }
         match fields.query_name(name) {
             QueryName::Unit if again => {}
@@ -216,11 +188,7 @@ impl<'a> QueryScan<'a> {
             fields.list_begin(slot);
             self.context.push(b"[");
             // Commas split before decoding: an encoded one belongs to its text.
-            let items = if raw.is_empty() {
-                None
-            } else {
-                Some(raw.split(','))
-            };
+            let items = if raw.is_empty() { None } else { Some(raw.split(',')) };
             for (index, item) in items.into_iter().flatten().enumerate() {
                 let item = self.decode(item)?;
                 let item = self.texts.borrow(item);
@@ -330,10 +298,7 @@ fn decode<'a>(raw: &'a str, whole: &str, scratch: &mut Scratch<'a>) -> Result<Te
     let Some(plain_size) = memchr::memchr(b'%', raw.as_bytes()) else {
         return Ok(Text::Plain(raw));
     };
-    let fault = |at: usize, reason| ScanFault::Query {
-        offset: offset_in(whole, raw) + at,
-        reason,
-    };
+    let fault = |at: usize, reason| ScanFault::Query { offset: offset_in(whole, raw) + at, reason };
     let (plain, encoded) = raw.as_bytes().split_at(plain_size);
     scratch.0[..plain_size].copy_from_slice(plain);
     let mut size = plain_size;
@@ -375,9 +340,7 @@ impl Iterator for Decoder<'_> {
             [] => None,
             [b'%', high, low, ref rest @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
                 self.0 = rest;
-                Some(Ok(
-                    super::chunked::hex_value(high) << 4 | super::chunked::hex_value(low)
-                ))
+                Some(Ok(super::chunked::hex_value(high) << 4 | super::chunked::hex_value(low)))
             }
             [b'%', ..] => {
                 self.0 = &[];

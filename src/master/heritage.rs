@@ -30,7 +30,6 @@ use crate::sys::region::Region;
 use crate::sys::socket::Takeover;
 use crate::worker::{self, Listener, PoolOptions, Rings, Setup};
 
-
 /// Why an instance can't be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum HeritageFault {
