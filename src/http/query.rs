@@ -75,8 +75,11 @@ pub fn scan_query<'a, F: Fields<'a>>(
         options: QueryOptions::default(),
     };
     fields.attributes_begin();
-    for pair in query.split('&') {
+    let mut rest = Some(query);
+    while let Some(pairs) = rest {
+        let (pair, behind) = cut(pairs, b'&');
         scan.pair(pair, false, fields)?;
+        rest = behind;
     }
     if scan.repeated {
         fields.attributes_begin();
@@ -171,7 +174,8 @@ impl<'a> QueryScan<'a> {
         if pair.is_empty() {
             return Ok(());
         }
-        let (raw_name, raw_value) = pair.split_once('=').unwrap_or((pair, ""));
+        let (raw_name, raw_value) = cut(pair, b'=');
+        let raw_value = raw_value.unwrap_or_default();
         let name_text = self.decode(raw_name)?;
         let name = self.texts.borrow(name_text);
         let option = [PAYLOADS, EXPOSURE].into_iter().find(|&option| option == name);
@@ -216,17 +220,17 @@ impl<'a> QueryScan<'a> {
             fields.list_begin(slot);
             self.context.push(b"[");
             // Commas split before decoding: an encoded one belongs to its text.
-            let items = if raw.is_empty() {
-                None
-            } else {
-                Some(raw.split(','))
-            };
-            for (index, item) in items.into_iter().flatten().enumerate() {
+            let mut rest = if raw.is_empty() { None } else { Some(raw) };
+            let mut first = true;
+            while let Some(items) = rest {
+                let (item, behind) = cut(items, b',');
+                rest = behind;
                 let item = self.decode(item)?;
                 let item = self.texts.borrow(item);
-                if index > 0 {
+                if !first {
                     self.context.push(b",");
                 }
+                first = false;
                 self.context.text(item);
                 fields.list_item(slot, item);
             }
@@ -313,6 +317,16 @@ impl Slots {
         let new = self.0[word] & bit == 0;
         self.0[word] |= bit;
         new
+    }
+}
+
+/// Up to the first `mark`, and what is behind it. (`str::split` searches by
+/// characters, which short texts feel.)
+#[inline]
+fn cut(text: &str, mark: u8) -> (&str, Option<&str>) {
+    match text.bytes().position(|byte| byte == mark) {
+        Some(at) => (&text[..at], Some(&text[at + 1..])),
+        None => (text, None),
     }
 }
 
