@@ -139,12 +139,21 @@ pub fn query_options(query: Option<&str>) -> Result<QueryOptions, ScanFault<'sta
 /// writes to `scratch`, which has to be as long as `raw`.
 ///
 /// # Errors
-/// A `%` without two hexadecimal digits; bytes that are no UTF-8. Offsets
-/// count from the start of `raw`.
-pub fn percent_decode<'a>(raw: &'a str, scratch: &'a mut [u8]) -> Result<&'a str, ScanFault<'a>> {
+/// A `%` without two hexadecimal digits; bytes that are no UTF-8.
+pub fn percent_decode<'a>(raw: &'a str, scratch: &'a mut [u8]) -> Result<&'a str, PercentFault> {
     let mut scratch = Scratch(scratch);
-    let text = decode(raw, raw, &mut scratch)?;
+    let text = decode(raw, &mut scratch)?;
     Ok(scratch.hold(text))
+}
+
+/// A text is not soundly percent-encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("byte {offset}: {reason}")]
+pub struct PercentFault {
+    /// Byte of the encoded text, counted from zero.
+    pub offset: usize,
+    /// What is wrong there.
+    pub reason: &'static str,
 }
 
 const PAYLOADS: &str = "payloads";
@@ -269,7 +278,10 @@ impl<'a> QueryScan<'a> {
     }
 
     fn decode(&mut self, raw: &'a str) -> Result<Text<'a>, ScanFault<'a>> {
-        decode(raw, self.query, &mut self.texts)
+        decode(raw, &mut self.texts).map_err(|fault| ScanFault::Query {
+            offset: offset_in(self.query, raw) + fault.offset,
+            reason: fault.reason,
+        })
     }
 }
 
@@ -339,25 +351,26 @@ fn truth(is: impl Fn(&str) -> bool) -> Option<bool> {
     }
 }
 
-/// Decodes `raw`, which lies in `whole`.
-fn decode<'a>(raw: &'a str, whole: &str, scratch: &mut Scratch<'a>) -> Result<Text<'a>, ScanFault<'a>> {
+fn decode<'a>(raw: &'a str, scratch: &mut Scratch<'a>) -> Result<Text<'a>, PercentFault> {
     let Some(plain_size) = memchr::memchr(b'%', raw.as_bytes()) else {
         return Ok(Text::Plain(raw));
-    };
-    let fault = |at: usize, reason| ScanFault::Query {
-        offset: offset_in(whole, raw) + at,
-        reason,
     };
     let (plain, encoded) = raw.as_bytes().split_at(plain_size);
     scratch.0[..plain_size].copy_from_slice(plain);
     let mut size = plain_size;
     for byte in Decoder(encoded) {
-        scratch.0[size] = byte.map_err(|bad| fault(raw.len() - bad.left, BAD_ESCAPE))?;
+        scratch.0[size] = byte.map_err(|bad| PercentFault {
+            offset: raw.len() - bad.left,
+            reason: BAD_ESCAPE,
+        })?;
         size += 1;
     }
     match std::str::from_utf8(&scratch.0[..size]) {
         Ok(_) => Ok(Text::Written(size)),
-        Err(_) => Err(fault(0, "not UTF-8 once decoded")),
+        Err(_) => Err(PercentFault {
+            offset: 0,
+            reason: "not UTF-8 once decoded",
+        }),
     }
 }
 
