@@ -2,8 +2,9 @@
 //! in the tests, cargo-fuzz for longer. A broken invariant panics.
 //!
 //! - [`fuzz_request_head`]: any bytes are a connection's input. In one piece
-//!   and in many they get the same answers, every answer is well formed, and
-//!   every slot is given back.
+//!   and in many they get the same answers, and every slot is given back; so
+//!   it is where sockets block, peers leave, and drains and timeouts come in
+//!   any order, on connections that share too few slots.
 //! - [`fuzz_body_scanner`]: any bytes are a body. It is taken exactly where
 //!   serde_json and a plain reading of assignment.md take it, with the same
 //!   units and attributes.
@@ -162,9 +163,58 @@ pub fn fuzz_request_head(data: &[u8]) {
             assert_eq!(pieced_closed, closed, "in pieces of {size}");
         }
     }
+    assert_eq!(workspace.carry_refused(), 0);
+    churn(data, &mut workspace);
     assert_eq!(workspace.carry_free(), 1);
     assert_eq!(workspace.pending_free(), 1);
-    assert_eq!(workspace.carry_refused(), 0);
+}
+
+/// Three connections on one worker with a slot of each kind; `data` is both
+/// what they send and what happens to them.
+fn churn(data: &[u8], workspace: &mut Workspace) {
+    let now = Now {
+        mono_ns: 0,
+        unix_us: 0,
+    };
+    let mut connections = [(); 3].map(|()| Connection::new());
+    let refused_before = workspace.carry_refused();
+    for (number, piece) in data.chunks(23).enumerate() {
+        let happening = piece
+            .iter()
+            .fold(number, |sum, &byte| sum.wrapping_mul(31) + usize::from(byte));
+        let connection = &mut connections[happening % 3];
+        match happening / 3 % 12 {
+            0 => connection.handle_eof(now, workspace, &mut Mirror),
+            1 => connection.handle_timeout(now, workspace, &mut Mirror),
+            2 => connection.handle_drain(),
+            3 => connection.release(workspace),
+            // Though it may not want any.
+            _ => connection.handle_input(piece, now, workspace, &mut Mirror),
+        }
+        // The socket takes a few times some of it, then nothing.
+        let mut rounds = happening / 36 % 4;
+        let closed = loop {
+            match connection.poll_output(workspace) {
+                Output::Send(bytes) if rounds > 0 => {
+                    rounds -= 1;
+                    let size = bytes.len().div_ceil(1 + happening % 2);
+                    connection.handle_sent(size, now, workspace, &mut Mirror);
+                }
+                Output::Send(_) => break connection.handle_blocked(workspace).is_err(),
+                Output::Receive => break false,
+                Output::Close => break true,
+            }
+        };
+        if closed {
+            connection.release(workspace);
+            assert_eq!(connection.poll_output(workspace), Output::Close);
+            *connection = Connection::new();
+        }
+    }
+    for mut connection in connections {
+        connection.release(workspace);
+    }
+    assert!(workspace.carry_refused() - refused_before <= data.len() as u64);
 }
 
 /// An attribute's value as the scanner told it, or as it should.

@@ -30,7 +30,10 @@ pub struct QueryOptions {
 
 impl Default for QueryOptions {
     fn default() -> Self {
-        Self { payloads: false, exposure: true }
+        Self {
+            payloads: false,
+            exposure: true,
+        }
     }
 }
 
@@ -54,20 +57,29 @@ pub fn scan_query<'a, F: Fields<'a>>(
     scratch: &'a mut [u8],
     fields: &mut F,
 ) -> Result<Scanned<'a>, ScanFault<'a>> {
-    assert!(scratch.len() >= scratch_size(query.len()), "the scratch is too short for the query string");
+    assert!(
+        scratch.len() >= scratch_size(query.len()),
+        "the scratch is too short for the query string"
+    );
     let (texts, context) = scratch.split_at_mut(query.len());
     let mut scan = QueryScan {
         query,
         texts: Scratch(texts),
-        context: Context { bytes: context, size: 0 },
+        context: Context {
+            bytes: context,
+            size: 0,
+        },
         seen: Slots::default(),
         repeated: false,
         units: UnitList::default(),
         options: QueryOptions::default(),
     };
     fields.attributes_begin();
-    for pair in query.split('&') {
+    let mut rest = Some(query);
+    while let Some(pairs) = rest {
+        let (pair, behind) = cut(pairs, b'&');
         scan.pair(pair, false, fields)?;
+        rest = behind;
     }
     if scan.repeated {
         fields.attributes_begin();
@@ -77,10 +89,19 @@ pub fn scan_query<'a, F: Fields<'a>>(
             scan.pair(pair, true, fields)?;
         }
     }
-    let QueryScan { context, units, options, .. } = scan;
+    let QueryScan {
+        context,
+        units,
+        options,
+        ..
+    } = scan;
     units.tell(fields)?;
     let QueryOptions { payloads, exposure } = options;
-    Ok(Scanned { context: context.close(), payloads, exposure })
+    Ok(Scanned {
+        context: context.close(),
+        payloads,
+        exposure,
+    })
 }
 
 /// The request's own options from a query string; other names are passed
@@ -96,10 +117,16 @@ pub fn query_options(query: Option<&str>) -> Result<QueryOptions, ScanFault<'sta
         for text in [name, value] {
             if let Some(fault) = Decoder(text.as_bytes()).find_map(Result::err) {
                 let offset = offset_in(query, text) + text.len() - fault.left;
-                return Err(ScanFault::Query { offset, reason: BAD_ESCAPE });
+                return Err(ScanFault::Query {
+                    offset,
+                    reason: BAD_ESCAPE,
+                });
             }
         }
-        for (option, place) in [(PAYLOADS, &mut options.payloads), (EXPOSURE, &mut options.exposure)] {
+        for (option, place) in [
+            (PAYLOADS, &mut options.payloads),
+            (EXPOSURE, &mut options.exposure),
+        ] {
             if decodes_to(name, option) {
                 *place = truth(|word| decodes_to(value, word)).ok_or(ScanFault::Option { name: option })?;
             }
@@ -112,12 +139,21 @@ pub fn query_options(query: Option<&str>) -> Result<QueryOptions, ScanFault<'sta
 /// writes to `scratch`, which has to be as long as `raw`.
 ///
 /// # Errors
-/// A `%` without two hexadecimal digits; bytes that are no UTF-8. Offsets
-/// count from the start of `raw`.
-pub fn percent_decode<'a>(raw: &'a str, scratch: &'a mut [u8]) -> Result<&'a str, ScanFault<'a>> {
+/// A `%` without two hexadecimal digits; bytes that are no UTF-8.
+pub fn percent_decode<'a>(raw: &'a str, scratch: &'a mut [u8]) -> Result<&'a str, PercentFault> {
     let mut scratch = Scratch(scratch);
-    let text = decode(raw, raw, &mut scratch)?;
+    let text = decode(raw, &mut scratch)?;
     Ok(scratch.hold(text))
+}
+
+/// A text is not soundly percent-encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("byte {offset}: {reason}")]
+pub struct PercentFault {
+    /// Byte of the encoded text, counted from zero.
+    pub offset: usize,
+    /// What is wrong there.
+    pub reason: &'static str,
 }
 
 const PAYLOADS: &str = "payloads";
@@ -147,12 +183,17 @@ impl<'a> QueryScan<'a> {
         if pair.is_empty() {
             return Ok(());
         }
-        let (raw_name, raw_value) = pair.split_once('=').unwrap_or((pair, ""));
+        let (raw_name, raw_value) = cut(pair, b'=');
+        let raw_value = raw_value.unwrap_or_default();
         let name_text = self.decode(raw_name)?;
         let name = self.texts.borrow(name_text);
         let option = [PAYLOADS, EXPOSURE].into_iter().find(|&option| option == name);
         if let Some(option) = option {
-            return if again { Ok(()) } else { self.option(option, raw_value) };
+            return if again {
+                Ok(())
+            } else {
+                self.option(option, raw_value)
+            };
         }
         match fields.query_name(name) {
             QueryName::Unit if again => {}
@@ -188,13 +229,17 @@ impl<'a> QueryScan<'a> {
             fields.list_begin(slot);
             self.context.push(b"[");
             // Commas split before decoding: an encoded one belongs to its text.
-            let items = if raw.is_empty() { None } else { Some(raw.split(',')) };
-            for (index, item) in items.into_iter().flatten().enumerate() {
+            let mut rest = if raw.is_empty() { None } else { Some(raw) };
+            let mut first = true;
+            while let Some(items) = rest {
+                let (item, behind) = cut(items, b',');
+                rest = behind;
                 let item = self.decode(item)?;
                 let item = self.texts.borrow(item);
-                if index > 0 {
+                if !first {
                     self.context.push(b",");
                 }
+                first = false;
                 self.context.text(item);
                 fields.list_item(slot, item);
             }
@@ -233,7 +278,10 @@ impl<'a> QueryScan<'a> {
     }
 
     fn decode(&mut self, raw: &'a str) -> Result<Text<'a>, ScanFault<'a>> {
-        decode(raw, self.query, &mut self.texts)
+        decode(raw, &mut self.texts).map_err(|fault| ScanFault::Query {
+            offset: offset_in(self.query, raw) + fault.offset,
+            reason: fault.reason,
+        })
     }
 }
 
@@ -284,6 +332,16 @@ impl Slots {
     }
 }
 
+/// Up to the first `mark`, and what is behind it. (`str::split` searches by
+/// characters, which short texts feel.)
+#[inline]
+fn cut(text: &str, mark: u8) -> (&str, Option<&str>) {
+    match text.bytes().position(|byte| byte == mark) {
+        Some(at) => (&text[..at], Some(&text[at + 1..])),
+        None => (text, None),
+    }
+}
+
 /// `true` or `false`, as `is` finds.
 fn truth(is: impl Fn(&str) -> bool) -> Option<bool> {
     match (is("true"), is("false")) {
@@ -293,22 +351,26 @@ fn truth(is: impl Fn(&str) -> bool) -> Option<bool> {
     }
 }
 
-/// Decodes `raw`, which lies in `whole`.
-fn decode<'a>(raw: &'a str, whole: &str, scratch: &mut Scratch<'a>) -> Result<Text<'a>, ScanFault<'a>> {
+fn decode<'a>(raw: &'a str, scratch: &mut Scratch<'a>) -> Result<Text<'a>, PercentFault> {
     let Some(plain_size) = memchr::memchr(b'%', raw.as_bytes()) else {
         return Ok(Text::Plain(raw));
     };
-    let fault = |at: usize, reason| ScanFault::Query { offset: offset_in(whole, raw) + at, reason };
     let (plain, encoded) = raw.as_bytes().split_at(plain_size);
     scratch.0[..plain_size].copy_from_slice(plain);
     let mut size = plain_size;
     for byte in Decoder(encoded) {
-        scratch.0[size] = byte.map_err(|bad| fault(raw.len() - bad.left, BAD_ESCAPE))?;
+        scratch.0[size] = byte.map_err(|bad| PercentFault {
+            offset: raw.len() - bad.left,
+            reason: BAD_ESCAPE,
+        })?;
         size += 1;
     }
     match std::str::from_utf8(&scratch.0[..size]) {
         Ok(_) => Ok(Text::Written(size)),
-        Err(_) => Err(fault(0, "not UTF-8 once decoded")),
+        Err(_) => Err(PercentFault {
+            offset: 0,
+            reason: "not UTF-8 once decoded",
+        }),
     }
 }
 
@@ -340,7 +402,9 @@ impl Iterator for Decoder<'_> {
             [] => None,
             [b'%', high, low, ref rest @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
                 self.0 = rest;
-                Some(Ok(super::chunked::hex_value(high) << 4 | super::chunked::hex_value(low)))
+                Some(Ok(
+                    super::chunked::hex_value(high) << 4 | super::chunked::hex_value(low)
+                ))
             }
             [b'%', ..] => {
                 self.0 = &[];

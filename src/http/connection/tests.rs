@@ -95,7 +95,7 @@ impl Service for Echo {
                 (0..size).for_each(|at| body.push(&[b'a' + (at % 26) as u8]));
                 body.finish();
             }
-            SILENT => drop(answer),
+            SILENT => {}
             UNFINISHED => {
                 let mut body = answer.start(Status::Ok).header("X-Version", "1").body(ContentType::Json);
                 body.push(b"half an ans");
