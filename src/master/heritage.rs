@@ -13,7 +13,6 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
@@ -31,14 +30,14 @@ use crate::sys::region::Region;
 use crate::sys::socket::Takeover;
 use crate::worker::{self, Listener, PoolOptions, Rings, Setup};
 
-/// How long workers serve on after their master is gone.
-const ORPHAN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why an instance can't be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum HeritageFault {
     /// No experiments file is named.
-    #[error("no experiments file; `--experiments FILE` or `experiments = \"…\"` in splitd.toml would be right")]
+    #[error(
+        "no experiments file; `--experiments FILE` or `experiments = \"…\"` in splitd.toml would be right"
+    )]
     NoExperiments,
     /// A file or a directory.
     #[error("{what} {path}: {error}")]
@@ -138,10 +137,8 @@ impl Heritage {
             bound.push(listen::bind(pool, count, takeover)?);
         }
         let (metrics_file, metrics) = make_metrics(&directories.runtime_dir, places.len())?;
-        let instance = getrandom::u64().map_err(|error| HeritageFault::System {
-            what: "random bytes",
-            reason: error.to_string(),
-        })?;
+        let instance = getrandom::u64()
+            .map_err(|error| HeritageFault::System { what: "random bytes", reason: error.to_string() })?;
         Ok(Heritage {
             instance,
             directories,
@@ -189,11 +186,13 @@ impl Heritage {
         Table::attach(self.metrics.words()).expect("the region that was laid out here")
     }
 
-    /// Levels of a dead process say nothing any more; its counts stay.
-    pub fn clear_gauges(&self, block: usize) {
-        let block = self.table().block(block);
-        for row in metrics::FAMILIES.iter().filter(|row| row.kind != metrics::Kind::Counter) {
-            block.set(row.family, 0);
+    /// Levels of a dead process say nothing any more; its counts stay. Only for
+    /// blocks that nobody writes.
+    pub fn clear_gauges(&self, blocks: &[usize]) {
+        for block in blocks.iter().map(|block| self.table().block(*block)) {
+            for row in metrics::FAMILIES.iter().filter(|row| row.kind != metrics::Kind::Counter) {
+                block.set(row.family, 0);
+            }
         }
     }
 
@@ -209,7 +208,10 @@ impl Heritage {
             for (which, path) in self.ring_paths(slot).iter().enumerate() {
                 let region = Region::create_file(path, size).map_err(refused("can't make the ring", path))?;
                 let ring = (slot * 2 + which) as u16;
-                ring::format(region.words(), ring::Identity { instance: self.instance, ring, slot: slot as u16 });
+                ring::format(
+                    region.words(),
+                    ring::Identity { instance: self.instance, ring, slot: slot as u16 },
+                );
             }
         }
         Ok(())
@@ -241,9 +243,8 @@ impl Heritage {
             })
             .collect::<io::Result<Vec<Listener>>>()?;
         let plan = plan.try_clone()?;
-        let keep = (listeners.iter().map(|listener| listener.fd.as_raw_fd()))
-            .chain([plan.as_raw_fd()])
-            .collect();
+        let keep =
+            (listeners.iter().map(|listener| listener.fd.as_raw_fd())).chain([plan.as_raw_fd()]).collect();
         Ok(WorkerEstate {
             options: self.pool_options(slot),
             listeners,
@@ -281,9 +282,34 @@ impl Heritage {
             },
             connection_count_max: pool.connection_count_max,
             drain_idle: self.settings.drain_idle,
-            orphan_timeout: ORPHAN_TIMEOUT,
             drain_timeout: self.settings.drain_timeout,
+            orphan_timeout: self.settings.orphan_timeout,
         }
+    }
+
+    /// What the logger is given, and its mapping of the metrics.
+    ///
+    /// # Errors
+    /// If there is no memory left.
+    pub fn logger(&self, nice: i32) -> io::Result<(logger::Options, Region)> {
+        let (logger, sink) = (&self.settings.logger, &self.settings.sink);
+        let sink = match sink.kind {
+            SinkKind::None => logger::SinkOptions::None,
+            SinkKind::File => logger::SinkOptions::File(logger::FileOptions {
+                directory: self
+                    .directories
+                    .state_dir
+                    .join(sink.directory.as_deref().unwrap_or("exposures".as_ref())),
+                file_size_max: sink.file_size_max,
+                file_age_max: sink.file_age_max,
+                size_max: sink.size_max,
+                age_max: sink.age_max,
+                sync_interval: logger.spool_sync,
+            }),
+        };
+        let runtime_dir = self.directories.runtime_dir.clone();
+        let options = logger::Options { runtime_dir, instance: self.instance, nice, sink };
+        Ok((options, Region::of_file(&self.metrics_file)?))
     }
 
     /// Removes what names the instance, at its clean end: socket files and the
@@ -362,10 +388,8 @@ fn places(settings: &Settings, cpus: &[usize]) -> Result<Vec<Place>, HeritageFau
 }
 
 fn available_cpus() -> Result<Vec<usize>, HeritageFault> {
-    let set = sched_getaffinity(Pid::from_raw(0)).map_err(|error| HeritageFault::System {
-        what: "its list of CPUs",
-        reason: error.to_string(),
-    })?;
+    let set = sched_getaffinity(Pid::from_raw(0))
+        .map_err(|error| HeritageFault::System { what: "its list of CPUs", reason: error.to_string() })?;
     Ok((0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false)).collect())
 }
 

@@ -315,7 +315,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("assign.0.sock");
         let listener = listen_unix(&path, 0o660, 128, Takeover::No).unwrap();
-        assert_eq!(listen_unix(&path, 0o660, 128, Takeover::No).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(
+            listen_unix(&path, 0o660, 128, Takeover::No).unwrap_err().kind(),
+            io::ErrorKind::AddrInUse
+        );
         // The question whether anybody answers was a connection too.
         drop(accepted(&listener));
         let client = UnixStream::connect(&path).unwrap();

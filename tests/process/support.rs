@@ -433,10 +433,10 @@ impl Load {
                     let (mut good, mut bad) = (Vec::new(), Vec::new());
                     let mut client = None;
                     while !stop.load(Ordering::Relaxed) {
-                        let Some(open) = client.as_mut().or_else(|| {
+                        if client.is_none() {
                             client = Client::try_connect(port);
-                            client.as_mut()
-                        }) else {
+                        }
+                        let Some(open) = &mut client else {
                             std::thread::sleep(Duration::from_millis(1));
                             continue;
                         };
