@@ -263,9 +263,9 @@ pub fn fuzz_experiments_file(data: &[u8]) {
         }
         Err(faults) => assert!(!faults.is_empty(), "refused without a reason"),
     }
-    let mut request = Request::default();
-    request.units =
+    let units =
         catalog.unit_kinds.iter().take(UNIT_COUNT_MAX).map(|kind| (kind.clone(), "42".into())).collect();
+    let request = Request { units, attributes: Vec::new() };
     let assigned = assign(&catalog, &request);
     let explained = explain(&catalog, &request);
     assert_eq!(explained.iter().filter(|explanation| explanation.group.is_some()).count(), assigned.len());
