@@ -15,8 +15,11 @@ use crate::limits::EXPERIMENTS_FILE_SIZE_MAX;
 
 mod bucket;
 mod check;
+mod events;
 mod explain;
 mod export;
+mod logging;
+mod serve;
 
 /// splitd: in which A/B experiments is this user, and in which group of each?
 #[derive(Debug, Parser)]
@@ -26,10 +29,18 @@ struct Cli {
     command: Command,
 }
 
-/// The subcommands: a new one is a file, a row here and an arm of `run`.
+/// The subcommands: a new one is a file, a row here or in [`Printing`], and an arm.
 #[derive(Debug, Subcommand)]
 enum Command {
-    // `serve` and `events` go here.
+    Serve(serve::Arguments),
+    #[command(flatten)]
+    Printing(Printing),
+    Events(events::EventsArgs),
+}
+
+/// Those that work something out, print it and end.
+#[derive(Debug, Subcommand)]
+enum Printing {
     /// Check experiments files and settings: every fault, with its place
     Check(check::Arguments),
     /// Say why a request is in which experiments, and why not in the others
@@ -40,21 +51,28 @@ enum Command {
     Export(export::Arguments),
 }
 
-fn run(command: Command, out: &mut dyn Write) -> Result<Exit, Failure> {
+fn run(command: &Printing, out: &mut dyn Write) -> Result<Exit, Failure> {
     match command {
-        Command::Check(arguments) => check::run(&arguments, out),
-        Command::Explain(arguments) => explain::run(&arguments, out),
-        Command::Bucket(arguments) => bucket::run(&arguments, out),
-        Command::Export(arguments) => export::run(&arguments, out),
+        Printing::Check(arguments) => check::run(arguments, out),
+        Printing::Explain(arguments) => explain::run(arguments, out),
+        Printing::Bucket(arguments) => bucket::run(arguments, out),
+        Printing::Export(arguments) => export::run(arguments, out),
     }
 }
 
 /// Reads the command line and does what it says.
 pub fn main() -> ExitCode {
     // Clap answers --help and wrong usage itself, the latter with exit code 2.
-    let cli = Cli::parse();
+    match Cli::parse().command {
+        Command::Serve(arguments) => serve::run(&arguments),
+        Command::Printing(command) => print(&command),
+        Command::Events(arguments) => events::run(arguments),
+    }
+}
+
+fn print(command: &Printing) -> ExitCode {
     let mut out = io::BufWriter::new(io::stdout().lock());
-    let result = run(cli.command, &mut out).and_then(|exit| {
+    let result = run(command, &mut out).and_then(|exit| {
         out.flush()?;
         Ok(exit)
     });

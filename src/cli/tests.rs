@@ -8,7 +8,8 @@ use super::*;
 fn called(words: &[&str]) -> (Exit, String) {
     let cli = Cli::try_parse_from(std::iter::once(&"splitd").chain(words)).expect("usage");
     let mut out = Vec::new();
-    let exit = match run(cli.command, &mut out) {
+    let Command::Printing(command) = cli.command else { panic!("not one that prints") };
+    let exit = match run(&command, &mut out) {
         Ok(exit) => exit,
         Err(failure) => failure.exit(),
     };

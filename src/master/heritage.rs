@@ -13,7 +13,6 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
@@ -31,8 +30,6 @@ use crate::sys::region::Region;
 use crate::sys::socket::Takeover;
 use crate::worker::{self, Listener, PoolOptions, Rings, Setup};
 
-/// How long workers serve on after their master is gone.
-const ORPHAN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why an instance can't be set up.
 #[derive(Debug, thiserror::Error)]
@@ -286,8 +283,7 @@ impl Heritage {
             connection_count_max: pool.connection_count_max,
             drain_idle: self.settings.drain_idle,
             drain_timeout: self.settings.drain_timeout,
-            orphan_timeout: ORPHAN_TIMEOUT,
-            drain_timeout: self.settings.drain_timeout,
+            orphan_timeout: self.settings.orphan_timeout,
         }
     }
 
