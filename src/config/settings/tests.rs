@@ -173,6 +173,12 @@ fn every_fault_of_every_source_is_reported_in_one_run() {
 }
 
 #[test]
+fn a_setting_without_its_section_is_told_where_it_is() {
+    let texts = fault_texts(load_from("", &[], &[("ring_size", "16MiB")]));
+    assert_eq!(texts, ["--set ring_size: no setting `ring_size`; there are `logger.ring_size`"]);
+}
+
+#[test]
 fn malformed_toml_is_one_fault_with_line_and_column() {
     let texts = fault_texts(check_settings("state_dir = \"/x\"\nnice = = 1\n"));
     assert_eq!(texts.len(), 1);
