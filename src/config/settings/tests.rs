@@ -86,6 +86,14 @@ fn the_documented_file_is_taken() {
 }
 
 #[test]
+fn the_file_that_is_shipped_says_the_defaults() {
+    let shipped = check_settings(include_str!("../../../systemd/splitd.toml")).unwrap();
+    let mut defaults = load(&Sources::default()).unwrap();
+    defaults.experiments = Some("/etc/splitd/experiments.json".into());
+    assert_eq!(shipped, defaults);
+}
+
+#[test]
 fn command_line_beats_environment_beats_file_beats_default() {
     let file = "drain_timeout = \"1s\"\n[[pool]]\nname = \"assign\"\nnice = 1";
     let settings = load_from(file, &[], &[]).unwrap();
