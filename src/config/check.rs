@@ -63,18 +63,9 @@ pub const SCHEMA: &str = include_str!("experiments.schema.json");
 
 /// Holds every rule of the experiments file against its text.
 pub fn check(source: &[u8]) -> Result<Catalog, Vec<Fault>> {
-    let text = text_of(source).map_err(|message| {
-        vec![Fault {
-            pointer: String::new(),
-            message,
-        }]
-    })?;
-    let root: &RawValue = serde_json::from_str(text).map_err(|fault| {
-        vec![Fault {
-            pointer: String::new(),
-            message: grammar_fault(source, &fault),
-        }]
-    })?;
+    let text = text_of(source).map_err(|message| vec![Fault { pointer: String::new(), message }])?;
+    let root: &RawValue = serde_json::from_str(text)
+        .map_err(|fault| vec![Fault { pointer: String::new(), message: grammar_fault(source, &fault) }])?;
     let report = Report::new(text);
     let catalog = catalog(&report, &Node::root(root));
     match catalog {
@@ -106,10 +97,7 @@ pub fn load(source: &[u8]) -> Result<(Catalog, PlanImage), Vec<Fault>> {
 /// The file's text: UTF-8, without a byte order mark, of a bounded size.
 fn text_of(source: &[u8]) -> Result<&str, String> {
     if source.len() > EXPERIMENTS_FILE_SIZE_MAX {
-        return Err(format!(
-            "{} bytes; at most {EXPERIMENTS_FILE_SIZE_MAX} are read",
-            source.len()
-        ));
+        return Err(format!("{} bytes; at most {EXPERIMENTS_FILE_SIZE_MAX} are read", source.len()));
     }
     if source.starts_with(b"\xEF\xBB\xBF") {
         return Err("begins with a byte order mark; JSON is UTF-8 without one: take the first three bytes (EF BB BF) out".into());
@@ -143,11 +131,7 @@ fn grammar_fault(source: &[u8], fault: &serde_json::Error) -> String {
     // serde_json counts bytes, and a line's end as column 0 of the next.
     let lines = source.split_inclusive(|byte| *byte == b'\n');
     let line_start: usize = lines.take(fault.line().saturating_sub(1)).map(<[u8]>::len).sum();
-    let offset = if fault.is_eof() {
-        source.len()
-    } else {
-        (line_start + fault.column()).saturating_sub(1)
-    };
+    let offset = if fault.is_eof() { source.len() } else { (line_start + fault.column()).saturating_sub(1) };
     let (line, column) = line_column(source, offset);
     format!("malformed JSON at line {line}, column {column}: {what}")
 }
@@ -159,13 +143,7 @@ fn catalog<'s>(report: &Report<'s>, root: &Node<'s, '_>) -> Option<Catalog> {
     let fields = report.fields(root, "the file", keys::FILE)?;
 
     let version = report
-        .required(
-            root,
-            &fields,
-            "version",
-            "the file",
-            "a text of its publisher's choice is wanted",
-        )
+        .required(root, &fields, "version", "the file", "a text of its publisher's choice is wanted")
         .and_then(|at| {
             let version = report.name(&at, "`version`")?;
             if version.chars().any(char::is_control) {
@@ -179,11 +157,7 @@ fn catalog<'s>(report: &Report<'s>, root: &Node<'s, '_>) -> Option<Catalog> {
         None => Default::default(),
         Some(at) => conditions::attributes(report, &at),
     };
-    let names = Names {
-        report,
-        attributes: attribute_names,
-        segments: segment_names(report, root, &fields),
-    };
+    let names = Names { report, attributes: attribute_names, segments: segment_names(report, root, &fields) };
     let (segments, measures) = match fields.get(root, "segments") {
         None => Default::default(),
         Some(at) => conditions::segments(&names, &at),
@@ -195,13 +169,7 @@ fn catalog<'s>(report: &Report<'s>, root: &Node<'s, '_>) -> Option<Catalog> {
     };
     let mut experiments = Experiments::new(&names, &layers, &mut unit_kinds);
     let read: Option<Vec<Experiment>> = report
-        .required(
-            root,
-            &fields,
-            "experiments",
-            "the file",
-            "a list is wanted, [] for none",
-        )
+        .required(root, &fields, "experiments", "the file", "a list is wanted, [] for none")
         .map(|at| experiments.read(&at));
     let in_place = experiments.in_place;
     conditions::judge_segments(report, &segments, &measures, &in_place);
@@ -229,11 +197,7 @@ fn segment_names<'s>(
         return HashMap::new();
     };
     let named = report.named(&node, "segment", &members);
-    named
-        .into_iter()
-        .enumerate()
-        .map(|(index, (name, _))| (name.clone().into_owned(), index))
-        .collect()
+    named.into_iter().enumerate().map(|(index, (name, _))| (name.clone().into_owned(), index)).collect()
 }
 
 /// Whatever the bytes: no panic, no hang. For fuzzing.

@@ -159,6 +159,7 @@ pub struct Settings {
     pub runtime_dir: Option<PathBuf>,
     pub drain_timeout: Duration,
     pub drain_idle: Duration,
+    pub orphan_timeout: Duration,
     pub pools: Vec<Pool>,
     pub logger: LoggerSettings,
     pub sink: SinkSettings,

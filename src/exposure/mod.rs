@@ -26,6 +26,8 @@
 //!
 //! This module knows neither files nor mappings: it is given words.
 
+#[doc(hidden)]
+pub mod fuzz;
 pub mod proto;
 pub mod record;
 pub mod ring;

@@ -167,8 +167,9 @@ pub enum RingFault {
         /// The state word found.
         state: u64,
     },
-    /// The numbers are used up, or damaged.
-    #[error("the next number {next_seq} is beyond 48 bits")]
+    /// The next number is damaged: one that leaves half of the 48 bits unused is
+    /// right, and that half lasts for 44 years.
+    #[error("the next number {next_seq} is beyond {}", SEQ_END / 2)]
     Numbers {
         /// The writer's next number.
         next_seq: u64,
@@ -331,7 +332,7 @@ impl<'r> Writer<'r> {
         let (tail, next_seq) = (get(words, AT_TAIL), get(words, AT_NEXT_SEQ));
         let head = words[AT_STATE].load(Acquire) & !1;
         check_positions(head, tail, capacity)?;
-        if next_seq >= SEQ_END {
+        if next_seq > SEQ_END / 2 {
             return Err(RingFault::Numbers { next_seq });
         }
         put(words, AT_EPOCH, get(words, AT_EPOCH).wrapping_add(1), Relaxed);

@@ -113,15 +113,10 @@ impl<'m> Drain<'m> {
         Ok(if is_full { Turn::Busy } else { Turn::Idle })
     }
 
-    /// Nothing waits and nothing is under way.
+    /// Nothing that could be read waits, and nothing is under way.
     pub fn is_empty(&mut self) -> bool {
-        self.free.len() == BATCH_COUNT && self.sources.rings.values_mut().all(Source::is_empty)
-    }
-
-    /// Nothing is with the sink.
-    #[must_use]
-    pub fn is_confirmed(&self) -> bool {
-        self.free.len() == BATCH_COUNT
+        let is_drained = |source: &mut Source| source.fault.is_some() || source.is_empty();
+        self.free.len() == BATCH_COUNT && self.sources.rings.values_mut().all(is_drained)
     }
 
     /// No worker holds any ring.
@@ -257,8 +252,11 @@ impl<'m> Drain<'m> {
         let delivered: u64 = own().map(|source| source.reader.confirmed().consumed()).sum();
         let corrupt: u64 = own().map(|source| source.reader.corrupt()).sum();
         self.corrupt_shown = self.corrupt_shown.max(corrupt);
-        self.metrics.set(Family::ExposuresDelivered, delivered);
-        self.metrics.set(Family::ExposuresCorrupt, self.corrupt_shown);
+        // Until the rings are ours, a predecessor's figures stand.
+        if self.sources.has_own() {
+            self.metrics.set(Family::ExposuresDelivered, delivered);
+            self.metrics.set(Family::ExposuresCorrupt, self.corrupt_shown);
+        }
         let counts = &self.sink.counts;
         self.metrics.set(Family::SinkFiles, counts.files.load(Relaxed));
         let carry = |family, now: u64, before: &mut u64| {

@@ -112,6 +112,12 @@ impl Sources {
         self.rings.values().all(|source| !source.has_writer())
     }
 
+    /// This instance's rings are ours to read.
+    #[must_use]
+    pub fn has_own(&self) -> bool {
+        self.instances.contains_key(&self.own_instance)
+    }
+
     /// Takes a directory for reading, if no other logger has it.
     fn adopt(&mut self, instance: u64, path: &Path) -> io::Result<bool> {
         if self.instances.contains_key(&instance) {

@@ -13,7 +13,6 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
@@ -31,8 +30,6 @@ use crate::sys::region::Region;
 use crate::sys::socket::Takeover;
 use crate::worker::{self, Listener, PoolOptions, Rings, Setup};
 
-/// How long workers serve on after their master is gone.
-const ORPHAN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why an instance can't be set up.
 #[derive(Debug, thiserror::Error)]
@@ -286,7 +283,7 @@ impl Heritage {
             connection_count_max: pool.connection_count_max,
             drain_idle: self.settings.drain_idle,
             drain_timeout: self.settings.drain_timeout,
-            orphan_timeout: ORPHAN_TIMEOUT,
+            orphan_timeout: self.settings.orphan_timeout,
         }
     }
 
@@ -467,8 +464,7 @@ fn take_lock(runtime_dir: &Path) -> Result<(File, Takeover), HeritageFault> {
     if takeover == Takeover::Yes {
         log::warn!(
             "event=takeover killed_pid={holder} note=\"the last instance was killed; its workers may serve beside \
-             these until they leave, {} s after its death\"",
-            ORPHAN_TIMEOUT.as_secs()
+             these until they leave, orphan_timeout after its death\""
         );
     }
     let written = lock

@@ -524,11 +524,11 @@ mod tests {
     fn a_cell_is_found_again_by_whoever_attaches() {
         let words = words(2);
         let table = Table::format(&words, 2);
-        table.block(1).claim(Process::Worker, "assign");
+        table.block(1).claim(Worker, "assign");
         table.block(1).add_at(Family::Requests, request_cell(0, 404), 3);
         let found = Table::attach(&words).unwrap();
         assert_eq!(found.block(1).get(Family::Requests, request_cell(0, 404)), 3);
-        assert_eq!(found.block(1).process(), Some(Process::Worker));
+        assert_eq!(found.block(1).process(), Some(Worker));
         assert_eq!(found.block(1).name(), "assign");
         assert_eq!(found.block(0).get(Family::Requests, request_cell(0, 404)), 0);
     }

@@ -235,3 +235,68 @@ fn the_edge_vectors_answer_as_the_rules_say() {
 fn the_typical_vectors_answer_as_the_rules_say() {
     assert_golden("typical");
 }
+
+/// How long a decision takes: `cargo test --release --lib engine::plan -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement, not a test"]
+fn measure_decisions_of_the_typical_vectors() {
+    let (source, requests, _) = golden("typical");
+    let image = compile(&check(&source).unwrap(), &source).unwrap();
+    let plan = Plan::open(image.bytes()).unwrap();
+    let requests: Vec<Request> =
+        requests.lines().map(|request| Request::from_json(request).unwrap()).collect();
+    let mut worker = Worker::new(plan);
+    let mut facts = Vec::new();
+    for request in &requests {
+        worker.learn(request);
+        facts.push(worker.facts.clone());
+    }
+    let units: Vec<Units<'_>> = requests.iter().map(|request| worker.units(request)).collect();
+    let mut out = vec![0_u8; 64 * 1024];
+    let (mut chosen_count, mut candidate_count) = (0, 0);
+    // The least of many short rounds: what it costs when nothing else wants the core.
+    let mut least_ns = [f64::MAX; 5];
+    for _ in 0..400 {
+        let mut time = |index: usize, what: &mut dyn FnMut(usize)| {
+            let start = std::time::Instant::now();
+            (0..requests.len()).for_each(what);
+            let ns = start.elapsed().as_nanos() as f64 / requests.len() as f64;
+            least_ns[index] = least_ns[index].min(ns);
+        };
+        let decision = &mut worker.decision;
+        time(0, &mut |n| {
+            plan.decide(&units[n], &facts[n], decision);
+            chosen_count += decision.chosen().len();
+        });
+        time(1, &mut |n| candidate_count += std::hint::black_box(plan.find_owners(&units[n], decision)));
+        time(2, &mut |n| {
+            plan.decide(&units[n], &facts[n], decision);
+            let mut end = 0;
+            for chosen in decision.chosen() {
+                for piece in [plan.answer_fragment(chosen), plan.exposure_fragment(chosen)] {
+                    out[end..end + piece.len()].copy_from_slice(piece);
+                    end += piece.len();
+                }
+            }
+            std::hint::black_box(&mut out);
+        });
+        time(3, &mut |n| worker.learn(&requests[n]));
+        let experiment = ExperimentIndex(7);
+        time(4, &mut |n| plan.decide_one(experiment, &units[n], &facts[n], &mut worker.decision));
+    }
+    let [decide, owners, copied, learn, one] = least_ns;
+    let count = |sum: usize| sum as f64 / (400 * requests.len()) as f64;
+    println!(
+        "decide {decide:.0} ns (owners {owners:.0} ns), with fragments copied {copied:.0} ns, facts {learn:.0} ns, one {one:.0} ns"
+    );
+    println!(
+        "{:.1} candidates, {:.1} chosen, image {} bytes, {} words of facts, {} leaves",
+        count(candidate_count),
+        count(chosen_count),
+        image.bytes().len(),
+        plan.fact_count(),
+        plan.tables.leaves.len()
+    );
+}
+
+mod damage;

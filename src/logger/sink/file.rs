@@ -459,9 +459,18 @@ fn modified_us(metadata: &fs::Metadata) -> i64 {
 
 /// `20261122T083038Z`: sorts by time, and any file system takes it.
 fn utc(unix_s: i64) -> String {
+    let [year, month, day, hour, minute, second] = civil(unix_s);
+    format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z")
+}
+
+/// Year, month, day, hour, minute and second of a Unix time, in UTC; times
+/// before 1970 count as its begin.
+pub(crate) fn civil(unix_s: i64) -> [i64; 6] {
     let (mut days, second) = (unix_s.max(0) / 86_400, unix_s.max(0) % 86_400);
     let is_leap = |year: i64| (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
-    let mut year = 1970;
+    // By whole calendars of 400 years first, so that no time takes long.
+    let mut year = 1970 + days / 146_097 * 400;
+    days %= 146_097;
     while days >= 365 + i64::from(is_leap(year)) {
         days -= 365 + i64::from(is_leap(year));
         year += 1;
@@ -474,8 +483,7 @@ fn utc(unix_s: i64) -> String {
         days -= size;
         month += 1;
     }
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}{month:02}{:02}T{hour:02}{minute:02}{second:02}Z", days + 1)
+    [year, month, days + 1, second / 3600, second / 60 % 60, second % 60]
 }
 
 #[cfg(test)]
