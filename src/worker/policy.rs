@@ -67,9 +67,17 @@ impl Drain {
         now.mono_ns >= self.deadline_ns
     }
 
-    /// True once: when idle connections are to be closed.
+    /// True when nothing new is let in any more and idle connections are to be
+    /// closed: once, and when it is late.
     pub fn idle_is_over(&mut self, now: Now) -> bool {
-        self.idle_ns.take_if(|idle_ns| now.mono_ns >= *idle_ns).is_some()
+        let late = self.is_late(now);
+        self.idle_ns.take_if(|idle_ns| late || now.mono_ns >= *idle_ns).is_some() || late
+    }
+
+    /// Whether that has been.
+    #[must_use]
+    pub fn idle_ended(&self) -> bool {
+        self.idle_ns.is_none()
     }
 }
 
