@@ -211,9 +211,9 @@ fn a_request_of_any_kind_allocates_nothing() {
     the_count_notices();
     // One after the other: the count is the process's.
     allocates_nothing(Io::Epoll);
-    match Ring::new(worker::uring::SIZES) {
-        Ok(_) => allocates_nothing(Io::IoUring),
-        Err(refusal) => eprintln!("io_uring is skipped: {refusal}"),
+    match Ring::refusal(worker::uring::SIZES) {
+        None => allocates_nothing(Io::IoUring),
+        Some(refusal) => eprintln!("io_uring is skipped: {refusal}"),
     }
 }
 

@@ -411,6 +411,15 @@ impl Ring {
         Ok(ring)
     }
 
+    /// Why there would be no ring; none if there would be one. Found out on a
+    /// thread of its own: where a ring has been closed, the kernel still has work
+    /// for the thread that made it, and interrupts its next calls for it (EINTR).
+    #[must_use]
+    pub fn refusal(sizes: Sizes) -> Option<Refusal> {
+        let trial = std::thread::spawn(move || Ring::new(sizes).err());
+        trial.join().unwrap_or_else(|_| Some(Refusal::Lacks("the kernel's good behaviour")))
+    }
+
     /// Sends two packets through a socket pair: each must come in a buffer of its
     /// own from one operation, and the end after them.
     fn prove(&mut self) -> io::Result<()> {

@@ -4,7 +4,8 @@
 //!
 //! Invariants
 //! - A request costs one `recv` and one `send`; a read shorter than its buffer
-//!   has emptied the socket (epoll(7)), and the next byte makes a new edge.
+//!   has emptied the socket (epoll(7)), and the next byte makes a new edge. The
+//!   end of the stream is another matter: it may have come with the bytes.
 //! - The workspace's output belongs to one connection at a time: it is sent, or
 //!   moved to the connection's own slot, before the next is looked at.
 //! - Nobody is read from more than [`READS_A_TURN`] buffers a turn.
@@ -62,8 +63,10 @@ struct Open {
     lingers: bool,
     /// `Connection::turn` when its timer was armed last.
     turn: u32,
-    /// The peer shut its write side.
+    /// The peer shut its write side, which was read.
     ended: bool,
+    /// The kernel has said so already: behind what is read there is the end.
+    read_closed: bool,
 }
 
 /// The loop and all it keeps.
@@ -194,6 +197,7 @@ impl<'r> Backend<'r> {
         if event.is_readable() || event.is_read_closed() || event.is_error() {
             open.readable = true;
         }
+        open.read_closed |= event.is_read_closed();
         self.progress(key, now, app);
     }
 
@@ -251,7 +255,8 @@ impl<'r> Backend<'r> {
                         Ok(size) => {
                             reads += 1;
                             self.block.add(Family::BytesReceived, size as u64);
-                            open.readable = size == self.read_buffer.len();
+                            // An end that came with the bytes makes no edge of its own.
+                            open.readable = open.read_closed || size == self.read_buffer.len();
                             let input = &self.read_buffer[..size];
                             open.connection.handle_input(input, now, &mut self.workspace, app);
                         }
@@ -354,13 +359,19 @@ impl<'r> Backend<'r> {
             if !self.gates[gate].served || !self.gates[gate].ready {
                 return;
             }
-            if !self.connections.has_room() && !self.evict(&[Class::Linger, Class::Idle]) {
+            let evictable = self.timers.oldest(Class::Linger).or(self.timers.oldest(Class::Idle));
+            if !self.connections.has_room() && evictable.is_none() {
                 self.starved = true;
                 return;
             }
             self.block.add(Family::SystemCalls, 1);
             match socket::accept4(&self.gates[gate].listener.fd) {
-                Ok(socket) => self.welcome(socket, now),
+                Ok(socket) => {
+                    if !self.connections.has_room() {
+                        self.evict(&[Class::Linger, Class::Idle]);
+                    }
+                    self.welcome(socket, now);
+                }
                 Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => self.gates[gate].ready = false,
                 // The peer gave up while it was queued (accept(2)).
                 Err(fault) if fault.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -394,6 +405,7 @@ impl<'r> Backend<'r> {
             awaits_write: false,
             lingers: false,
             ended: false,
+            read_closed: false,
         };
         let key = self.connections.insert(open);
         self.block.add(Family::ConnectionsAccepted, 1);

@@ -154,7 +154,7 @@ pub enum Report {
 #[must_use]
 pub fn refusal(io: Io) -> Option<String> {
     match io {
-        Io::IoUring => Ring::new(uring::SIZES).err().map(|refusal| refusal.to_string()),
+        Io::IoUring => Ring::refusal(uring::SIZES).map(|refusal| refusal.to_string()),
         Io::Auto | Io::Epoll => None,
     }
 }

@@ -589,13 +589,19 @@ impl<'r> Backend<'r> {
             if !self.gates[gate].served || !self.gates[gate].ready {
                 return;
             }
-            if !self.connections.has_room() && !self.evict(&[Class::Linger, Class::Idle]) {
+            let evictable = self.timers.oldest(Class::Linger).or(self.timers.oldest(Class::Idle));
+            if !self.connections.has_room() && evictable.is_none() {
                 self.starved = true;
                 return;
             }
             self.block.add(Family::SystemCalls, 1);
             match socket::accept4(&self.gates[gate].listener.fd) {
-                Ok(socket) => self.welcome(socket, now),
+                Ok(socket) => {
+                    if !self.connections.has_room() {
+                        self.evict(&[Class::Linger, Class::Idle]);
+                    }
+                    self.welcome(socket, now);
+                }
                 Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => self.gates[gate].ready = false,
                 // The peer gave up while it was queued (accept(2)).
                 Err(fault) if fault.kind() == io::ErrorKind::ConnectionAborted => {}

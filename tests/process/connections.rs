@@ -44,7 +44,7 @@ for_each_backend! {
             assert_eq!(client.get("/livez").status, 200);
             clients.push(client);
         }
-        assert!(daemon.metric("splitd_connections ") >= count as u64);
+        assert!(daemon.metric("splitd_connections{") >= count as u64);
         for client in &mut clients {
             assert!(client.send(post("/v1/assign", "{\"units\":{\"user_id\":\"1\"}}").as_bytes()));
         }
@@ -52,7 +52,7 @@ for_each_backend! {
             assert_eq!(client.receive().expect("an answer").status, 200);
         }
         drop(clients);
-        assert_eq!(daemon.metric("splitd_connections_closed_total{reason=\"evicted\"}"), 0);
+        assert_eq!(daemon.metric("splitd_connections_closed_total{pool=\"assign\",reason=\"evicted\"}"), 0);
         assert_eq!(daemon.stop(), Some(0));
     }
 
@@ -62,7 +62,7 @@ for_each_backend! {
         for round in 0..30 {
             let mut half_closed = Client::connect(daemon.assign());
             assert!(half_closed.send(text.as_bytes()));
-            half_closed.shutdown_write();
+            half_closed.clone_stream().shutdown(std::net::Shutdown::Write).unwrap();
             let mut reset = Client::connect(daemon.assign());
             assert!(reset.send(&text.as_bytes()[..[0, 20, text.len()][round % 3]]));
             let linger = Linger { l_onoff: 1, l_linger: 0 };

@@ -47,7 +47,7 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 
 /// Whether this kernel lets us have io_uring; says so where not.
 pub fn has_io_uring() -> bool {
-    let refusal = Ring::new(splitd::worker::uring::SIZES).err();
+    let refusal = Ring::refusal(splitd::worker::uring::SIZES);
     if let Some(refusal) = &refusal {
         eprintln!("skipped: {refusal}");
     }

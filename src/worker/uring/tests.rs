@@ -42,7 +42,7 @@ struct Counts {
 }
 
 fn start(sizes: Sizes, limits: Limits) -> Option<Running> {
-    if let Err(refusal) = Ring::new(sizes) {
+    if let Some(refusal) = Ring::refusal(sizes) {
         eprintln!("skipped: {refusal}");
         return None;
     }
@@ -151,7 +151,8 @@ fn two_of_everything_are_enough_for_a_hundred_busy_connections() {
     let Some(running) = start(SCARCE, Limits::default()) else { return };
     let mut streams: Vec<TcpStream> = (0..100).map(|_| running.connect()).collect();
     // Longer than a buffer, and than a carry's first piece.
-    let body = format!("{{\"units\":{{\"user_id\":\"7\"}},\"attributes\":{{\"city\":\"{}\"}}}}", "x".repeat(1500));
+    let body =
+        format!("{{\"units\":{{\"user_id\":\"7\"}},\"attributes\":{{\"city\":\"{}\"}}}}", "x".repeat(1500));
     let expected = ask(&mut streams[0], &get(7)).unwrap().1;
     for _ in 0..5 {
         for stream in &mut streams {
@@ -193,7 +194,7 @@ fn pipelined_answers_keep_their_order_whatever_is_scarce() {
 
 /// Sends without reading until the peer takes no more; how many requests it took whole.
 fn flood(stream: &mut TcpStream) -> usize {
-    setsockopt(&*stream, sockopt::RcvBuf, &4096).unwrap();
+    setsockopt(&*stream, sockopt::RcvBuf, &65536).unwrap();
     stream.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
     let text: String = (0..100).map(get).collect();
     let mut sent = 0;
@@ -207,7 +208,10 @@ fn flood(stream: &mut TcpStream) -> usize {
     // 100 requests of two lengths.
     let whole = sent / text.len();
     let mut left = sent % text.len();
-    whole * 100 + (0..100).take_while(|user| left.checked_sub(get(*user).len()).map(|rest| left = rest).is_some()).count()
+    whole * 100
+        + (0..100)
+            .take_while(|user| left.checked_sub(get(*user).len()).map(|rest| left = rest).is_some())
+            .count()
 }
 
 #[test]
@@ -262,7 +266,10 @@ fn a_large_answer_goes_past_the_slots() {
     let Some(running) = start(SCARCE, Limits::default()) else { return };
     let lines: String = (0..3000).map(|user| format!("{{\"units\":{{\"user_id\":{user}}}}}\n")).collect();
     let mut stream = running.connect();
-    let head = format!("POST /v1/batch HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", lines.len());
+    let head = format!(
+        "POST /v1/batch HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        lines.len()
+    );
     let mut writer = stream.try_clone().unwrap();
     let thread = std::thread::spawn(move || writer.write_all((head + &lines).as_bytes()));
     let mut text = Vec::new();
@@ -302,7 +309,7 @@ fn peers_that_reset_leave_nothing_behind() {
             let mut stream = running.connect();
             let size = [0, 10, text.len()][round % 3];
             stream.write_all(&text.as_bytes()[..size]).unwrap();
-            if round % 2 == 0 {
+            if round % 2 == 0 && size == text.len() {
                 let _ = stream.read(&mut [0; 1]);
             }
             // Closing with a linger of zero is a reset.
