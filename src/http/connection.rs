@@ -28,12 +28,19 @@
 //!   the client waits for `100 Continue` nobody knows whether the body will
 //!   still be sent (RFC 9110 10.1.1), so then the connection is closed.
 
+// The steps of the state machine, and what they stand on, each on its own.
+mod carry;
+mod judge;
+mod lines;
+mod steps;
+
 use crate::clock::Now;
 
-use super::chunked::{Decoder, Next};
-use super::request::{self, BodyLength, Expect, Head, HeadScan, Method, Version};
-use super::response::{Answer, AnswerMode, ContentType, Out, Status};
-use super::service::{Admission, BodyMode, LinesHead, Media, Refusal, Request, Service};
+use self::judge::{body_end, holds_request, judge};
+use super::chunked::Decoder;
+use super::request::{self, BodyLength, Expect, Head, Method, Version};
+use super::response::{Answer, AnswerMode, Out, Status};
+use super::service::{Admission, BodyMode, Refusal, Request, Service};
 use super::workspace::{DateLine, Limits, OutputBuffer, Pool, PoolExhausted, Slot, Workspace};
 
 /// What a connection wants done next.
@@ -149,8 +156,23 @@ struct Desk<'w> {
 
 /// The workspace, parted so that a slot may be read while an answer is written.
 fn desk(ws: &mut Workspace) -> (&Pool, Desk<'_>) {
-    let Workspace { limits, output, carry, scratch, date, .. } = ws;
-    (carry, Desk { output, scratch, date, limits })
+    let Workspace {
+        limits,
+        output,
+        carry,
+        scratch,
+        date,
+        ..
+    } = ws;
+    (
+        carry,
+        Desk {
+            output,
+            scratch,
+            date,
+            limits,
+        },
+    )
 }
 
 /// What a step came to.
@@ -440,272 +462,6 @@ impl Connection {
         self.place = Place::Nowhere;
     }
 
-    // ── Steps: one request, or one piece of one ────────────────────────────
-
-    fn step_head<S: Service>(
-        &mut self,
-        input: &mut &[u8],
-        now: Now,
-        ws: &mut Workspace,
-        service: &mut S,
-    ) -> Step {
-        if self.front > 0 && self.raw_size() > 0 {
-            self.join_front_and_raw(ws);
-        }
-        if self.front > 0 {
-            return self.step_carried_head(input, now, ws, service);
-        }
-        let (carry, mut desk) = desk(ws);
-        let source = self.source(input, carry);
-        match request::scan_head(source, 0, desk.limits.head_size_max) {
-            Err(fault) => {
-                self.refuse_framing(fault.status, fault.reason, false, &mut desk, service);
-                Step::Again
-            }
-            Ok(HeadScan::Partial(0)) => Step::Starved,
-            Ok(HeadScan::Partial(scanned)) => {
-                let size = source.len();
-                self.keep(size, input, ws);
-                self.scanned = scanned as u32;
-                Step::Starved
-            }
-            Ok(HeadScan::Complete(head_size)) => {
-                let (head, rest) = source.split_at(head_size);
-                match self.begin(head, rest, now, &mut desk, service) {
-                    Begun::Done(body_size) => self.consume(head_size + body_size, input),
-                    Begun::Kept => self.keep(head_size, input, ws),
-                }
-                Step::Again
-            }
-        }
-    }
-
-    /// The head began in an earlier input and lies in the front.
-    fn step_carried_head<S: Service>(
-        &mut self,
-        input: &mut &[u8],
-        now: Now,
-        ws: &mut Workspace,
-        service: &mut S,
-    ) -> Step {
-        let head_size_max = ws.limits.head_size_max;
-        let front = self.front as usize;
-        let added = input.len().min(head_size_max - front);
-        if added == 0 {
-            return Step::Starved;
-        }
-        let slot = self.slot_mut(ws);
-        slot[front..front + added].copy_from_slice(&input[..added]);
-        let (carry, mut desk) = desk(ws);
-        let bytes = &carry.slot(self.held())[..front + added];
-        match request::scan_head(bytes, self.scanned as usize, head_size_max) {
-            Err(fault) => {
-                self.refuse_framing(fault.status, fault.reason, false, &mut desk, service);
-                Step::Again
-            }
-            Ok(HeadScan::Partial(scanned)) => {
-                self.front += added as u32;
-                self.scanned = scanned as u32;
-                *input = &input[added..];
-                Step::Starved
-            }
-            Ok(HeadScan::Complete(head_size)) => {
-                // What came behind the head is still in the input; it is
-                // looked at there.
-                let rest = &input[head_size - front..];
-                match self.begin(&bytes[..head_size], rest, now, &mut desk, service) {
-                    Begun::Done(body_size) => {
-                        *input = &rest[body_size..];
-                        self.front = 0;
-                    }
-                    Begun::Kept => {
-                        *input = rest;
-                        self.front = head_size as u32;
-                    }
-                }
-                Step::Again
-            }
-        }
-    }
-
-    fn step_body<S: Service>(
-        &mut self,
-        input: &mut &[u8],
-        now: Now,
-        ws: &mut Workspace,
-        service: &mut S,
-    ) -> Step {
-        let size = self.source(input, &ws.carry).len().min(self.body_left as usize);
-        if size == 0 {
-            return Step::Starved;
-        }
-        self.keep(size, input, ws);
-        self.body_left -= size as u32;
-        if self.body_left == 0 {
-            self.answer_front(input, now, ws, service);
-        }
-        Step::Again
-    }
-
-    fn step_chunked<S: Service>(
-        &mut self,
-        input: &mut &[u8],
-        now: Now,
-        ws: &mut Workspace,
-        service: &mut S,
-    ) -> Step {
-        let limit = self.admitted().body_size_max.min(ws.limits.body_size_max as u32);
-        let size = match self.next_chunk(input, limit, ws, service) {
-            Ok(Some(size)) => size,
-            Ok(None) => {
-                self.answer_front(input, now, ws, service);
-                return Step::Again;
-            }
-            Err(step) => return step,
-        };
-        self.keep(size, input, ws);
-        self.chunk.data_taken(size);
-        self.body_taken += size as u32;
-        Step::Again
-    }
-
-    fn step_discard<S: Service>(&mut self, input: &mut &[u8], ws: &mut Workspace, service: &mut S) -> Step {
-        let size = if self.chunked {
-            let limit = ws.limits.body_size_max as u32;
-            match self.next_chunk(input, limit, ws, service) {
-                Ok(Some(size)) => {
-                    self.chunk.data_taken(size);
-                    self.body_taken += size as u32;
-                    size
-                }
-                Ok(None) => {
-                    self.phase = Phase::Head;
-                    return Step::Again;
-                }
-                Err(step) => return step,
-            }
-        } else {
-            let size = self.source(input, &ws.carry).len().min(self.body_left as usize);
-            self.body_left -= size as u32;
-            if self.body_left == 0 {
-                self.phase = Phase::Head;
-            } else if size == 0 {
-                return Step::Starved;
-            }
-            size
-        };
-        self.consume(size, input);
-        Step::Again
-    }
-
-    /// Reads chunk framing: the size of the data that is here now, or `None`
-    /// at the body's end. `Err` is the step to end with.
-    fn next_chunk<S: Service>(
-        &mut self,
-        input: &mut &[u8],
-        limit: u32,
-        ws: &mut Workspace,
-        service: &mut S,
-    ) -> Result<Option<usize>, Step> {
-        let source = self.source(input, &ws.carry);
-        let available = source.len();
-        let (taken, next) = match self.chunk.framing(source) {
-            Ok(progress) => progress,
-            Err(fault) => {
-                self.refuse_body(Status::BadRequest, fault.0, ws, service);
-                return Err(Step::Again);
-            }
-        };
-        self.consume(taken, input);
-        match next {
-            Next::End => Ok(None),
-            Next::More => Err(Step::Starved),
-            Next::Data(size) if size > u64::from(limit - self.body_taken) => {
-                self.refuse_body(Status::ContentTooLarge, "the body is too large", ws, service);
-                Err(Step::Again)
-            }
-            Next::Data(size) => match size.min((available - taken) as u64) as usize {
-                0 => Err(Step::Starved),
-                size => Ok(Some(size)),
-            },
-        }
-    }
-
-    /// A body of lines: one line, or what there is of one.
-    fn step_lines<S: Service>(
-        &mut self,
-        input: &mut &[u8],
-        now: Now,
-        ws: &mut Workspace,
-        service: &mut S,
-    ) -> Step {
-        let data_size = if self.chunked {
-            let limit = self.admitted().body_size_max;
-            match self.next_chunk(input, limit, ws, service) {
-                Ok(Some(size)) => size,
-                Ok(None) => return self.end_lines(now, ws, service),
-                Err(step) => return step,
-            }
-        } else {
-            if self.body_left == 0 {
-                return self.end_lines(now, ws, service);
-            }
-            match self.source(input, &ws.carry).len().min(self.body_left as usize) {
-                0 => return Step::Starved,
-                size => size,
-            }
-        };
-        let (carry, mut desk) = desk(ws);
-        let data = &self.source(input, carry)[..data_size];
-        let feed = memchr::memchr(b'\n', data);
-        // What belongs to the line, and what is taken with its LF.
-        let piece_size = feed.unwrap_or(data_size);
-        let taken = feed.map_or(data_size, |at| at + 1);
-        if self.line_dropped {
-            self.line_dropped = feed.is_none();
-            self.consume(taken, input);
-        } else if self.front as usize + piece_size > desk.limits.body_size_max {
-            self.write_line(&mut desk, service, |_, _, _, out| {
-                out.push_problem(Status::ContentTooLarge, "the line is too long");
-            });
-            self.front = 0;
-            self.line_dropped = feed.is_none();
-            self.consume(taken, input);
-        } else if feed.is_some() && self.front == 0 {
-            self.answer_line(&data[..piece_size], now, &mut desk, service);
-            self.consume(taken, input);
-        } else {
-            self.keep(piece_size, input, ws);
-            if feed.is_some() && !self.closing {
-                self.consume(1, input);
-                self.answer_front_line(now, ws, service);
-            }
-        }
-        if self.chunked {
-            self.chunk.data_taken(taken);
-            self.body_taken += taken as u32;
-        } else {
-            self.body_left -= taken as u32;
-        }
-        Step::Again
-    }
-
-    fn end_lines<S: Service>(&mut self, now: Now, ws: &mut Workspace, service: &mut S) -> Step {
-        if self.front > 0 {
-            self.answer_front_line(now, ws, service);
-        }
-        let admission = self.admitted();
-        let (_, mut desk) = desk(ws);
-        self.begin_lines(&mut desk, service);
-        if self.lines_chunked {
-            Out::new(desk.output).push(b"0\r\n\r\n");
-        }
-        self.phase = Phase::Head;
-        self.closing |= !self.keep_alive;
-        service.answered(admission, Status::Ok);
-        Step::Again
-    }
-
     // ── One request ────────────────────────────────────────────────────────
 
     /// Judges a complete head, and answers where all that takes is here.
@@ -760,7 +516,11 @@ impl Connection {
             (BodyMode::Lines, length) => {
                 self.phase = Phase::Lines;
                 self.chunked = length == BodyLength::Chunked;
-                self.body_left = if let BodyLength::Known(size) = length { size as u32 } else { 0 };
+                self.body_left = if let BodyLength::Known(size) = length {
+                    size as u32
+                } else {
+                    0
+                };
                 self.lines_begun = false;
                 self.line_dropped = false;
                 self.lines_chunked = head.version == Version::Http11;
@@ -771,7 +531,11 @@ impl Connection {
         if awaited && head.expect == Expect::Continue && rest.is_empty() {
             Out::new(desk.output).push(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
-        if admission.body == BodyMode::Lines { Begun::Done(0) } else { Begun::Kept }
+        if admission.body == BodyMode::Lines {
+            Begun::Done(0)
+        } else {
+            Begun::Kept
+        }
     }
 
     /// Answers the request that was put together in the front.
@@ -881,7 +645,11 @@ impl Connection {
         desk: &mut Desk<'_>,
         service: &mut S,
     ) {
-        let mode = AnswerMode { head_only, close: true, keep_alive: false };
+        let mode = AnswerMode {
+            head_only,
+            close: true,
+            keep_alive: false,
+        };
         let mut outcome = None;
         Answer::new(desk.output, desk.date.line(), mode, &mut outcome).problem(status, reason);
         service.refused(status, reason);
@@ -904,7 +672,9 @@ impl Connection {
             // Its answer has left already.
             Phase::Discard => {}
             Phase::Lines if self.lines_begun => {
-                self.write_line(&mut desk, service, |_, _, _, out| out.push_problem(status, reason));
+                self.write_line(&mut desk, service, |_, _, _, out| {
+                    out.push_problem(status, reason)
+                });
                 service.refused(status, reason);
             }
             _ => self.refuse_framing(status, reason, head_only, &mut desk, service),
@@ -915,268 +685,19 @@ impl Connection {
     /// Is the request whose body is being put together a HEAD?
     fn head_method_in_front(&self, ws: &Workspace) -> bool {
         matches!(self.phase, Phase::Body | Phase::Chunked)
-            && self.carry.as_ref().is_some_and(|slot| ws.carry.slot(slot).starts_with(b"HEAD "))
+            && self
+                .carry
+                .as_ref()
+                .is_some_and(|slot| ws.carry.slot(slot).starts_with(b"HEAD "))
     }
 
     fn time_out<S: Service>(&mut self, reason: &'static str, ws: &mut Workspace, service: &mut S) {
-        assert!(ws.output.is_empty(), "another connection's output was left in the worker's buffer");
+        assert!(
+            ws.output.is_empty(),
+            "another connection's output was left in the worker's buffer"
+        );
         self.refuse_body(Status::RequestTimeout, reason, ws, service);
         self.place = Place::Shared;
-    }
-
-    // ── Answers in lines ───────────────────────────────────────────────────
-
-    /// Writes the head of an answer in lines, once.
-    fn begin_lines<S: Service>(&mut self, desk: &mut Desk<'_>, service: &mut S) {
-        if self.lines_begun {
-            return;
-        }
-        self.lines_begun = true;
-        // Without chunks only the connection's end marks the answer's.
-        self.keep_alive &= self.lines_chunked && !self.draining;
-        let mode = AnswerMode { head_only: false, close: !self.keep_alive, keep_alive: false };
-        let mut outcome = None;
-        let mut head = Answer::new(desk.output, desk.date.line(), mode, &mut outcome).start(Status::Ok);
-        service.lines_begin(self.admitted(), &mut LinesHead::new(&mut head));
-        head.stream(ContentType::JsonLines, self.lines_chunked);
-    }
-
-    fn answer_line<S: Service>(&mut self, line: &[u8], now: Now, desk: &mut Desk<'_>, service: &mut S) {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        self.write_line(desk, service, |service, admission, scratch, out| {
-            service.answer_line(admission, line, scratch, now, out);
-        });
-    }
-
-    /// Answers the line that was put together in the front.
-    fn answer_front_line<S: Service>(&mut self, now: Now, ws: &mut Workspace, service: &mut S) {
-        let (carry, mut desk) = desk(ws);
-        let line: &[u8] = match &self.carry {
-            Some(slot) => &carry.slot(slot)[..self.front as usize],
-            None => &[],
-        };
-        self.answer_line(line, now, &mut desk, service);
-        self.front = 0;
-    }
-
-    /// One line of answer, as one chunk (RFC 9112 7.1) where there are chunks.
-    fn write_line<S: Service>(
-        &mut self,
-        desk: &mut Desk<'_>,
-        service: &mut S,
-        write: impl FnOnce(&mut S, Admission, &mut [u8], &mut Out<'_>),
-    ) {
-        const SIZE_PLACE: &[u8] = b"0000000\r\n";
-        self.begin_lines(desk, service);
-        if self.lines_chunked {
-            Out::new(desk.output).push(SIZE_PLACE);
-        }
-        let begin = desk.output.position();
-        let mut out = Out::new(desk.output);
-        write(service, self.admitted(), desk.scratch, &mut out);
-        if out.overflowed() || desk.output.position() == begin || !desk.output.has_tail_room() {
-            desk.output.truncate(begin);
-            Out::new(desk.output)
-                .push_problem(Status::InternalServerError, "the line got no answer that the server allows");
-        }
-        if desk.output.written_mut(begin, desk.output.position() - begin).last() != Some(&b'\n') {
-            Out::new(desk.output).push(b"\n");
-        }
-        if self.lines_chunked {
-            let mut size = desk.output.position() - begin;
-            let place = desk.output.written_mut(begin - SIZE_PLACE.len(), SIZE_PLACE.len() - 2);
-            for digit in place.iter_mut().rev() {
-                *digit = b"0123456789abcdef"[size & 0xF];
-                size >>= 4;
-            }
-            Out::new(desk.output).push(b"\r\n");
-        }
-    }
-
-    // ── Bytes ──────────────────────────────────────────────────────────────
-
-    fn admitted(&self) -> Admission {
-        self.admission.expect("a request in hand was admitted")
-    }
-
-    fn held(&self) -> &Slot {
-        self.carry.as_ref().expect("carried bytes have a slot")
-    }
-
-    fn slot_mut<'w>(&self, ws: &'w mut Workspace) -> &'w mut [u8] {
-        ws.carry.slot_mut(self.held())
-    }
-
-    fn raw_size(&self) -> usize {
-        (self.raw_end - self.raw_start) as usize
-    }
-
-    /// What is to be looked at next: carried input first, then new.
-    fn source<'s>(&self, input: &'s [u8], carry: &'s Pool) -> &'s [u8] {
-        match &self.carry {
-            Some(slot) if self.raw_size() > 0 => {
-                &carry.slot(slot)[self.raw_start as usize..self.raw_end as usize]
-            }
-            _ => input,
-        }
-    }
-
-    /// Takes bytes off the source.
-    fn consume(&mut self, size: usize, input: &mut &[u8]) {
-        if self.raw_size() > 0 {
-            debug_assert!(size <= self.raw_size());
-            self.raw_start += size as u32;
-        } else {
-            *input = &input[size..];
-        }
-    }
-
-    /// A carry slot, taken where there was none; none free closes the connection.
-    fn take_slot(&mut self, ws: &mut Workspace) -> bool {
-        if self.carry.is_none() {
-            self.carry = ws.carry.take();
-            if self.carry.is_none() {
-                ws.count_carry_refused();
-                self.closing = true;
-                return false;
-            }
-            (self.front, self.raw_start, self.raw_end) = (0, 0, 0);
-        }
-        true
-    }
-
-    /// Moves bytes from the source to the end of the front.
-    fn keep(&mut self, size: usize, input: &mut &[u8], ws: &mut Workspace) {
-        if size == 0 || !self.take_slot(ws) {
-            return;
-        }
-        let (front, raw_start) = (self.front as usize, self.raw_start as usize);
-        let raw_size = self.raw_size();
-        let slot = self.slot_mut(ws);
-        if raw_size > 0 {
-            // What is joined is never longer than what it was taken from.
-            debug_assert!(front <= raw_start && size <= raw_size);
-            slot.copy_within(raw_start..raw_start + size, front);
-        } else {
-            slot[front..front + size].copy_from_slice(&input[..size]);
-        }
-        self.front += size as u32;
-        self.consume(size, input);
-    }
-
-    /// Carries input that cannot be looked at now.
-    fn stash(&mut self, input: &[u8], ws: &mut Workspace) {
-        if input.is_empty() || self.closing || !self.take_slot(ws) {
-            return;
-        }
-        let (front, raw_size) = (self.front as usize, self.raw_size());
-        if raw_size == 0 {
-            (self.raw_start, self.raw_end) = (self.front, self.front);
-        }
-        let slot_size = ws.carry.slot_size();
-        if self.raw_end as usize + input.len() > slot_size {
-            let raw = self.raw_start as usize..self.raw_end as usize;
-            self.slot_mut(ws).copy_within(raw, front);
-            (self.raw_start, self.raw_end) = (self.front, self.front + raw_size as u32);
-        }
-        let raw_end = self.raw_end as usize;
-        if raw_end + input.len() > slot_size {
-            // Only a backend that feeds a connection that wants no input gets here.
-            ws.count_carry_refused();
-            self.closing = true;
-            return;
-        }
-        self.slot_mut(ws)[raw_end..raw_end + input.len()].copy_from_slice(input);
-        self.raw_end += input.len() as u32;
-    }
-
-    /// The beginning of a head and what was carried behind it become one.
-    fn join_front_and_raw(&mut self, ws: &mut Workspace) {
-        let raw = self.raw_start as usize..self.raw_end as usize;
-        let front = self.front as usize;
-        let size = front + raw.len();
-        self.slot_mut(ws).copy_within(raw, front);
-        (self.front, self.raw_start, self.raw_end) = (0, 0, size as u32);
-    }
-}
-
-/// 404, 405, 413, 415, 417, in this order; framing was judged before.
-fn judge<S: Service>(head: &Head<'_>, limits: &Limits, service: &mut S) -> Result<Admission, Refusal> {
-    let admission = service.admit(head).map_err(|refusal| match (refusal.status, head.method) {
-        // RFC 9110 9.1: 405 is for methods the server knows.
-        (Status::MethodNotAllowed, Method::Unknown) => {
-            Refusal::new(Status::NotImplemented, "the method is not known")
-        }
-        _ => refusal,
-    })?;
-    let body_size_max = match admission.body {
-        BodyMode::Whole => admission.body_size_max.min(limits.body_size_max as u32),
-        BodyMode::Lines => admission.body_size_max,
-    };
-    if matches!(head.body, BodyLength::Known(size) if size > u64::from(body_size_max)) {
-        return Err(Refusal::new(Status::ContentTooLarge, "the body is too large"));
-    }
-    if !head.content_type.is_none_or(|content_type| takes(admission.media, content_type)) {
-        return Err(Refusal::new(Status::UnsupportedMediaType, "the content type is not JSON"));
-    }
-    if head.expect == Expect::Other {
-        return Err(Refusal::new(Status::ExpectationFailed, "no expectation but 100-continue is met"));
-    }
-    Ok(admission)
-}
-
-fn takes(media: Media, content_type: &[u8]) -> bool {
-    // Parameters (a charset, say) change nothing: JSON is UTF-8 (RFC 8259 8.1).
-    let essence = content_type.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
-    let is = |name: &str| essence.eq_ignore_ascii_case(name.as_bytes());
-    let ends = |suffix: &str| {
-        essence.len() > suffix.len()
-            && essence[essence.len() - suffix.len()..].eq_ignore_ascii_case(suffix.as_bytes())
-    };
-    let json = || is("application/json") || ends("+json");
-    match media {
-        Media::Any => true,
-        Media::Json => json(),
-        Media::JsonLines => {
-            json() || is("application/x-ndjson") || is("application/ndjson") || is("application/jsonl")
-        }
-    }
-}
-
-/// Does this begin with a request that can be judged to its end?
-fn holds_request(bytes: &[u8], limits: &Limits) -> bool {
-    match request::scan_head(bytes, 0, limits.head_size_max) {
-        Err(_) => true,
-        Ok(HeadScan::Partial(_)) => false,
-        Ok(HeadScan::Complete(size)) => request::parse_head(&bytes[..size])
-            .map_or(true, |head| body_end(head.body, &bytes[size..]).is_some()),
-    }
-}
-
-/// Where a body ends in what came behind its head, if it is whole (or broken).
-fn body_end(length: BodyLength, rest: &[u8]) -> Option<usize> {
-    match length {
-        BodyLength::None => Some(0),
-        BodyLength::Known(size) => usize::try_from(size).ok().filter(|&size| size <= rest.len()),
-        BodyLength::Chunked => {
-            let mut decoder = Decoder::default();
-            let mut at = 0;
-            loop {
-                let Ok((taken, next)) = decoder.framing(&rest[at..]) else {
-                    return Some(rest.len());
-                };
-                at += taken;
-                match next {
-                    Next::End => return Some(at),
-                    Next::More => return None,
-                    Next::Data(size) => {
-                        let size = usize::try_from(size).ok().filter(|&size| size <= rest.len() - at)?;
-                        decoder.data_taken(size);
-                        at += size;
-                    }
-                }
-            }
-        }
     }
 }
 
