@@ -10,6 +10,7 @@
 //! never mix, and a line break in a message is shown as `\n`: one event, one line.
 
 use std::io::Write;
+use std::sync::OnceLock;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
@@ -38,8 +39,9 @@ impl Log for Lines {
 /// Sends the program's log to standard error from here on. A second call
 /// changes nothing.
 pub fn start() {
-    let journal = std::env::var_os("JOURNAL_STREAM").is_some();
-    if log::set_boxed_logger(Box::new(Lines { journal })).is_ok() {
+    static LINES: OnceLock<Lines> = OnceLock::new();
+    let lines = LINES.get_or_init(|| Lines { journal: std::env::var_os("JOURNAL_STREAM").is_some() });
+    if log::set_logger(lines).is_ok() {
         log::set_max_level(LevelFilter::Info);
     }
 }

@@ -236,3 +236,103 @@ fn bits(words: &[u64]) -> impl Iterator<Item = usize> + '_ {
         .map(move |rest| index * 64 + rest.trailing_zeros() as usize)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::catalog::{Attribute, Catalog};
+    use crate::engine::compile::compile;
+
+    fn with_facts(see: impl Fn(&Plan<'_>, &mut Facts, &dyn Fn(&str) -> AttributeIndex)) {
+        let kinds = [
+            ("s", AttributeKind::String),
+            ("n", AttributeKind::Number),
+            ("b", AttributeKind::Bool),
+            ("v", AttributeKind::Version),
+            ("l", AttributeKind::StringList),
+        ];
+        let catalog = Catalog {
+            version: "1".to_owned(),
+            attributes: kinds.map(|(name, kind)| Attribute { name: name.to_owned(), kind }).to_vec(),
+            unit_kinds: Vec::new(),
+            segments: Vec::new(),
+            layers: Vec::new(),
+            experiments: Vec::new(),
+        };
+        let image = compile(&catalog, b"").unwrap();
+        let plan = Plan::open(image.bytes()).unwrap();
+        see(&plan, &mut Facts::new(&plan), &|name| plan.attribute(name).unwrap().0);
+    }
+
+    #[test]
+    fn a_value_of_another_type_is_missing_and_noted_until_a_better_one_comes() {
+        with_facts(|plan, facts, attribute| {
+            let wrong = [
+                ("s", Value::Number(1.0)),
+                ("s", Value::Other),
+                ("n", Value::Text("18")),
+                ("n", Value::Number(f64::INFINITY)),
+                ("n", Value::Number(f64::NAN)),
+                ("b", Value::Text("true")),
+                ("b", Value::Number(1.0)),
+                ("v", Value::Number(42.24)),
+                ("v", Value::Text("1.2.3.4.5")),
+                ("l", Value::Text("kids")),
+                ("l", Value::Bool(true)),
+            ];
+            for (name, value) in wrong {
+                facts.clear(plan);
+                facts.set(plan, attribute(name), value);
+                assert!(facts.words().iter().all(|&word| word == 0), "{name} {value:?}");
+                assert_eq!(facts.mistyped().collect::<Vec<_>>(), [attribute(name)], "{name} {value:?}");
+                assert!(facts.mistyped_any());
+                facts.set(plan, attribute(name), Value::Null);
+                assert!(!facts.mistyped_any(), "{name} {value:?}, then null");
+            }
+        });
+    }
+
+    #[test]
+    fn the_last_value_alone_counts() {
+        with_facts(|plan, facts, attribute| {
+            for (name, value) in [
+                ("s", Value::Text("")),
+                ("n", Value::Number(-0.0)),
+                ("b", Value::Bool(false)),
+                ("v", Value::Text("0")),
+            ] {
+                facts.set(plan, attribute(name), Value::Other);
+                facts.set(plan, attribute(name), value);
+                assert!(facts.words().iter().any(|&word| word != 0), "{name} is there");
+                assert!(!facts.mistyped_any());
+                facts.set(plan, attribute(name), Value::Null);
+                assert!(facts.words().iter().all(|&word| word == 0), "{name} is missing");
+            }
+        });
+    }
+
+    #[test]
+    fn a_list_is_there_only_once_it_ended_well() {
+        with_facts(|plan, facts, attribute| {
+            let is_there = |facts: &Facts| facts.words().iter().any(|&word| word != 0);
+            let list = attribute("l");
+            facts.list_begin(plan, list);
+            facts.list_item(plan, list, "kids");
+            facts.list_end(plan, list, true);
+            assert!(is_there(facts) && !facts.mistyped_any());
+            facts.list_begin(plan, list);
+            facts.list_end(plan, list, false);
+            assert!(!is_there(facts) && facts.mistyped_any());
+            facts.list_begin(plan, list);
+            facts.list_end(plan, list, true);
+            assert!(is_there(facts) && !facts.mistyped_any(), "an empty list is a list");
+            let text = attribute("s");
+            facts.clear(plan);
+            facts.list_begin(plan, text);
+            facts.list_item(plan, text, "a");
+            facts.list_end(plan, text, true);
+            assert!(!is_there(facts));
+            assert_eq!(facts.mistyped().collect::<Vec<_>>(), [text]);
+        });
+    }
+}

@@ -185,3 +185,6 @@ fn conditions(catalog: &Catalog) -> impl Iterator<Item = (Place, &Condition)> {
     let in_place = catalog.experiments.iter().enumerate();
     named.chain(in_place.filter_map(|(i, e)| Some((Place::Experiment(i, Vec::new()), e.segment.as_ref()?))))
 }
+
+#[cfg(test)]
+mod tests;

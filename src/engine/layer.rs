@@ -35,7 +35,15 @@ impl EndLine {
     /// How many entries lie below the bucket.
     #[inline(always)]
     pub fn count_below(&self, bucket: u16) -> usize {
-        usize::from(self.0.iter().map(|&end| u16::from(end < bucket)).sum::<u16>())
+        // Lane by lane first: summed up at once, it would become a bit mask and
+        // a population count, which x86-64 without extensions counts by hand.
+        let mut counts = [0_u16; 8];
+        for ends in self.0.as_chunks::<8>().0 {
+            for (count, &end) in counts.iter_mut().zip(ends) {
+                *count += u16::from(end < bucket);
+            }
+        }
+        usize::from(counts.iter().sum::<u16>())
     }
 }
 
@@ -57,64 +65,94 @@ pub(super) struct Run {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C, align(64))]
 pub(super) struct LayerRecord {
-    /// `salt:`, right-aligned, where it fits.
+    /// `salt:`, right-aligned in zeros, where it fits.
     pub prefix: [u8; PREFIX_INLINE_SIZE],
+    /// Of `bucket_count`.
+    pub reciprocal: u64,
     /// `salt:` in the plan's text.
     pub prefix_start: u32,
     /// Its size.
-    pub prefix_size: u16,
-    /// Levels of the tree, the leaves' counted.
-    pub level_count: u16,
+    pub prefix_size: u32,
     /// 1 to 65,536.
     pub bucket_count: u32,
+    /// The root of the tree: its levels follow one another.
+    pub tree_first: u32,
     /// The layer's first run.
     pub run_first: u32,
-    /// The first line of each level, from the root.
-    pub levels: [u32; LEVEL_COUNT_MAX],
+    /// Its runs.
+    pub run_count: u32,
 }
 
 impl LayerRecord {
     /// The bucket of the unit that `salted` holds.
     #[inline(always)]
     pub fn bucket(&self, salted: &mut Salted, text: &[u8]) -> u32 {
-        let prefix_size = usize::from(self.prefix_size);
+        let prefix_size = self.prefix_size as usize;
         let hash = if prefix_size <= PREFIX_INLINE_SIZE {
             salted.hash_inline(&self.prefix, prefix_size)
         } else {
             salted.hash_long(&text[self.prefix_start as usize..][..prefix_size])
         };
-        bucket::reduce(hash, self.bucket_count)
+        bucket::reduce_by(hash, self.bucket_count, self.reciprocal)
     }
 
     /// The run (index into all runs) that a bucket lies in.
     #[inline(always)]
     pub fn run(&self, ends: &[EndLine], bucket: u32) -> u32 {
-        let bucket = bucket as u16; // below 65,536
-        let mut place = 0;
-        for &level in &self.levels[..usize::from(self.level_count)] {
-            place = place * LINE_WIDTH + ends[level as usize + place].count_below(bucket);
-        }
+        let tree = &ends[self.tree_first as usize..];
+        let place = match self.run_count as usize <= LINE_WIDTH {
+            true => tree[0].count_below(bucket as u16), // below 65,536
+            false => descend(tree, self.run_count as usize, bucket as u16),
+        };
         self.run_first + place as u32
     }
 }
 
-/// Appends the tree over the runs' last buckets, and says where its levels begin.
-pub(super) fn push_tree(ends: &mut Vec<EndLine>, run_ends: &[u16]) -> (u16, [u32; LEVEL_COUNT_MAX]) {
+/// Lines of each level of a tree over some runs, from the root; 0 where there is no level.
+pub(super) fn level_sizes(run_count: usize) -> [usize; LEVEL_COUNT_MAX] {
+    let mut sizes = [0; LEVEL_COUNT_MAX];
+    let mut size = run_count.div_ceil(LINE_WIDTH);
+    let mut height = 1;
+    while size > 1 {
+        size = size.div_ceil(LINE_WIDTH);
+        height += 1;
+    }
+    size = run_count;
+    for level in sizes[..height].iter_mut().rev() {
+        size = size.div_ceil(LINE_WIDTH);
+        *level = size;
+    }
+    sizes
+}
+
+fn descend(tree: &[EndLine], run_count: usize, bucket: u16) -> usize {
+    let (mut level, mut place) = (0, 0);
+    for size in level_sizes(run_count) {
+        if size == 0 {
+            break;
+        }
+        place = place * LINE_WIDTH + tree[level + place].count_below(bucket);
+        level += size;
+    }
+    place
+}
+
+/// Appends the tree over the runs' last buckets, and says where its root is.
+pub(super) fn push_tree(ends: &mut Vec<EndLine>, run_ends: &[u16]) -> u32 {
+    let first = ends.len() as u32;
     let mut levels = vec![run_ends.to_vec()]; // from the leaves up
     while levels[levels.len() - 1].len() > LINE_WIDTH {
         let below = &levels[levels.len() - 1];
         levels.push(below.chunks(LINE_WIDTH).map(|line| line[line.len() - 1]).collect());
     }
-    let mut firsts = [0; LEVEL_COUNT_MAX];
-    for (first, level) in firsts.iter_mut().zip(levels.iter().rev()) {
-        *first = ends.len() as u32;
+    for level in levels.iter().rev() {
         ends.extend(level.chunks(LINE_WIDTH).map(|entries| {
             let mut line = [u16::MAX; LINE_WIDTH];
             line[..entries.len()].copy_from_slice(entries);
             EndLine(line)
         }));
     }
-    (levels.len() as u16, firsts)
+    first
 }
 
 #[cfg(test)]
@@ -123,8 +161,10 @@ mod tests {
 
     fn layer(run_ends: &[u16], bucket_count: u32) -> (LayerRecord, Vec<EndLine>) {
         let mut ends = vec![EndLine([7; LINE_WIDTH])]; // another layer's
-        let (level_count, levels) = push_tree(&mut ends, run_ends);
-        let record = LayerRecord { level_count, levels, bucket_count, ..LayerRecord::zeroed() };
+        let tree_first = push_tree(&mut ends, run_ends);
+        let run_count = run_ends.len() as u32;
+        assert_eq!(ends.len(), 1 + level_sizes(run_ends.len()).iter().sum::<usize>());
+        let record = LayerRecord { tree_first, run_count, bucket_count, ..LayerRecord::zeroed() };
         (record, ends)
     }
 

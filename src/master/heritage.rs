@@ -13,7 +13,6 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
@@ -21,7 +20,7 @@ use nix::unistd::Pid;
 use super::listen::{self, Bound, ListenFault};
 use crate::config::settings::{Directories, Fault, Pool, Route, Settings, SinkKind};
 use crate::endpoint::{AppOptions, RouteGroup};
-use crate::exposure::ring;
+use crate::exposure::ring::{self, Account};
 use crate::http;
 use crate::limits;
 use crate::logger;
@@ -31,14 +30,13 @@ use crate::sys::region::Region;
 use crate::sys::socket::Takeover;
 use crate::worker::{self, Listener, PoolOptions, Rings, Setup};
 
-/// How long workers serve on after their master is gone.
-const ORPHAN_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// Why an instance can't be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum HeritageFault {
     /// No experiments file is named.
-    #[error("no experiments file; `--experiments FILE` or `experiments = \"…\"` in splitd.toml would be right")]
+    #[error(
+        "no experiments file; `--experiments FILE` or `experiments = \"…\"` in splitd.toml would be right"
+    )]
     NoExperiments,
     /// A file or a directory.
     #[error("{what} {path}: {error}")]
@@ -138,10 +136,8 @@ impl Heritage {
             bound.push(listen::bind(pool, count, takeover)?);
         }
         let (metrics_file, metrics) = make_metrics(&directories.runtime_dir, places.len())?;
-        let instance = getrandom::u64().map_err(|error| HeritageFault::System {
-            what: "random bytes",
-            reason: error.to_string(),
-        })?;
+        let instance = getrandom::u64()
+            .map_err(|error| HeritageFault::System { what: "random bytes", reason: error.to_string() })?;
         Ok(Heritage {
             instance,
             directories,
@@ -189,11 +185,13 @@ impl Heritage {
         Table::attach(self.metrics.words()).expect("the region that was laid out here")
     }
 
-    /// Levels of a dead process say nothing any more; its counts stay.
-    pub fn clear_gauges(&self, block: usize) {
-        let block = self.table().block(block);
-        for row in metrics::FAMILIES.iter().filter(|row| row.kind != metrics::Kind::Counter) {
-            block.set(row.family, 0);
+    /// Levels of a dead process say nothing any more; its counts stay. Only for
+    /// blocks that nobody writes.
+    pub fn clear_gauges(&self, blocks: &[usize]) {
+        for block in blocks.iter().map(|block| self.table().block(*block)) {
+            for row in metrics::FAMILIES.iter().filter(|row| row.kind != metrics::Kind::Counter) {
+                block.set(row.family, 0);
+            }
         }
     }
 
@@ -209,7 +207,10 @@ impl Heritage {
             for (which, path) in self.ring_paths(slot).iter().enumerate() {
                 let region = Region::create_file(path, size).map_err(refused("can't make the ring", path))?;
                 let ring = (slot * 2 + which) as u16;
-                ring::format(region.words(), ring::Identity { instance: self.instance, ring, slot: slot as u16 });
+                ring::format(
+                    region.words(),
+                    ring::Identity { instance: self.instance, ring, slot: slot as u16 },
+                );
             }
         }
         Ok(())
@@ -241,9 +242,8 @@ impl Heritage {
             })
             .collect::<io::Result<Vec<Listener>>>()?;
         let plan = plan.try_clone()?;
-        let keep = (listeners.iter().map(|listener| listener.fd.as_raw_fd()))
-            .chain([plan.as_raw_fd()])
-            .collect();
+        let keep =
+            (listeners.iter().map(|listener| listener.fd.as_raw_fd())).chain([plan.as_raw_fd()]).collect();
         Ok(WorkerEstate {
             options: self.pool_options(slot),
             listeners,
@@ -281,19 +281,87 @@ impl Heritage {
             },
             connection_count_max: pool.connection_count_max,
             drain_idle: self.settings.drain_idle,
-            orphan_timeout: ORPHAN_TIMEOUT,
             drain_timeout: self.settings.drain_timeout,
+            orphan_timeout: self.settings.orphan_timeout,
         }
     }
 
-    /// Removes what names the instance, at its clean end: socket files and the
-    /// lock's text. Rings that are not empty stay for the next instance.
-    pub fn clear(&mut self) {
-        let paths = self.bound.iter().flatten().filter_map(|bound| bound.path.as_ref());
-        for path in paths {
+    /// What the logger is given, and its mapping of the metrics.
+    ///
+    /// # Errors
+    /// If there is no memory left.
+    pub fn logger(&self, nice: i32) -> io::Result<(logger::Options, Region)> {
+        let (logger, sink) = (&self.settings.logger, &self.settings.sink);
+        let sink = match sink.kind {
+            SinkKind::None => logger::SinkOptions::None,
+            SinkKind::File => logger::SinkOptions::File(logger::FileOptions {
+                directory: self
+                    .directories
+                    .state_dir
+                    .join(sink.directory.as_deref().unwrap_or("exposures".as_ref())),
+                file_size_max: sink.file_size_max,
+                file_age_max: sink.file_age_max,
+                size_max: sink.size_max,
+                age_max: sink.age_max,
+                sync_interval: logger.spool_sync,
+            }),
+        };
+        let runtime_dir = self.directories.runtime_dir.clone();
+        let options = logger::Options { runtime_dir, instance: self.instance, nice, sink };
+        Ok((options, Region::of_file(&self.metrics_file)?))
+    }
+
+    /// Clears up at the end, when no child lives: socket files, rings that are
+    /// empty (the others stay for the next instance to drain), and the lock's
+    /// text, which says that nobody is left behind. Gives the rings' books, summed.
+    pub fn clear(&mut self) -> Books {
+        for path in self.bound.iter().flatten().filter_map(|bound| bound.path.as_ref()) {
             let _ = fs::remove_file(path);
         }
+        let mut books = Books::default();
+        for slot in 0..self.places.len() {
+            for path in self.ring_paths(slot) {
+                // No worker of ours lives; a lock would be a stranger's.
+                let Ok(region) = Region::open_locked(&path) else { continue };
+                let Ok(account) = Account::read(region.words()) else { continue };
+                books.add(&account);
+                if account.in_ring == 0 {
+                    let _ = fs::remove_file(&path);
+                }
+            }
+        }
+        // Only if it is empty.
+        let _ = fs::remove_dir(self.ring_directory());
         let _ = self.lock.set_len(0);
+        books
+    }
+}
+
+/// What became of all exposures of the instance, as the rings have it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Books {
+    /// Wanted.
+    pub attempted: u64,
+    /// Promised.
+    pub committed: u64,
+    /// Handed to the sink and confirmed.
+    pub consumed: u64,
+    /// Damaged.
+    pub corrupt: u64,
+    /// Refused by a full ring, or too large, or torn by a worker's death.
+    pub lost: u64,
+    /// Left in rings for the next instance.
+    pub waiting: u64,
+}
+
+impl Books {
+    fn add(&mut self, account: &Account) {
+        self.attempted += account.attempted;
+        self.committed += account.committed;
+        self.consumed += account.consumed;
+        self.corrupt += account.corrupt;
+        self.lost += account.lost;
+        self.waiting += account.in_ring;
     }
 }
 
@@ -362,10 +430,8 @@ fn places(settings: &Settings, cpus: &[usize]) -> Result<Vec<Place>, HeritageFau
 }
 
 fn available_cpus() -> Result<Vec<usize>, HeritageFault> {
-    let set = sched_getaffinity(Pid::from_raw(0)).map_err(|error| HeritageFault::System {
-        what: "its list of CPUs",
-        reason: error.to_string(),
-    })?;
+    let set = sched_getaffinity(Pid::from_raw(0))
+        .map_err(|error| HeritageFault::System { what: "its list of CPUs", reason: error.to_string() })?;
     Ok((0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false)).collect())
 }
 
@@ -394,6 +460,12 @@ fn take_lock(runtime_dir: &Path) -> Result<(File, Takeover), HeritageFault> {
         Err(TryLockError::Error(error)) => return Err(refused("can't lock", &path)(error)),
     }
     let takeover = if holder.is_empty() { Takeover::No } else { Takeover::Yes };
+    if takeover == Takeover::Yes {
+        log::warn!(
+            "event=takeover killed_pid={holder} note=\"the last instance was killed; its workers may serve beside \
+             these until they leave, orphan_timeout after its death\""
+        );
+    }
     let written = lock
         .rewind()
         .and_then(|()| lock.set_len(0))

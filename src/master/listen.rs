@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use crate::config::settings::{Listen, Pool};
-use crate::sys::socket::{self, TcpOptions, Takeover};
+use crate::sys::socket::{self, Takeover, TcpOptions};
 
 /// One socket, for one worker.
 #[derive(Debug)]
@@ -98,7 +98,9 @@ fn bind_tcp(
 fn explain(error: &io::Error, pool: &str) -> String {
     let advice = match error.kind() {
         io::ErrorKind::AddrInUse => {
-            format!("; another instance, or another program, is there. `--set pool.{pool}.listen=…` gives it another")
+            format!(
+                "; another instance, or another program, is there. `--set pool.{pool}.listen=…` gives it another"
+            )
         }
         io::ErrorKind::PermissionDenied => {
             "; a port below 1024, or a directory, that this user may not use".to_owned()

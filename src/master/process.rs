@@ -38,6 +38,8 @@ pub struct Running {
     channel: Option<Channel>,
     /// What the channel did not take yet. Orders are few; plans replace each other.
     outbox: VecDeque<(Vec<u8>, Option<Rc<OwnedFd>>)>,
+    /// Plans that it was sent and has not answered yet.
+    plans_owed: usize,
     last_words: Arc<Region>,
 }
 
@@ -86,6 +88,7 @@ impl Running {
             child,
             channel: Some(channel),
             outbox: VecDeque::new(),
+            plans_owed: 0,
             last_words,
         })
     }
@@ -116,6 +119,14 @@ impl Running {
         self.child.try_wait()
     }
 
+    /// Waits for its end and reaps it.
+    ///
+    /// # Errors
+    /// If it was reaped before.
+    pub fn wait(&self) -> io::Result<Exit> {
+        self.child.wait()
+    }
+
     /// Sends a signal.
     ///
     /// # Errors
@@ -128,10 +139,23 @@ impl Running {
     /// descriptor replaces one that still waits: the newer plan is the one to take.
     pub fn send(&mut self, packet: Vec<u8>, descriptor: Option<Rc<OwnedFd>>) {
         if descriptor.is_some() {
+            let before = self.outbox.len();
             self.outbox.retain(|(_, waiting)| waiting.is_none());
+            self.plans_owed = self.plans_owed + 1 - (before - self.outbox.len());
         }
         self.outbox.push_back((packet, descriptor));
         self.flush();
+    }
+
+    /// It has said of a plan that it is in force, or why not.
+    pub fn plan_answered(&mut self) {
+        self.plans_owed = self.plans_owed.saturating_sub(1);
+    }
+
+    /// Whether it has not answered every plan yet.
+    #[must_use]
+    pub fn owes_plan(&self) -> bool {
+        self.plans_owed > 0
     }
 
     /// Sends what waits, as far as the channel takes it.
@@ -287,6 +311,7 @@ mod tests {
         let waiting: Vec<_> = running.outbox.iter().filter(|(_, plan)| plan.is_some()).collect();
         assert_eq!(waiting.len(), 1);
         assert_eq!(waiting[0].0, [4]);
+        assert_eq!(running.plans_owed, 1, "one answer is due for one plan sent");
         running.kill(Signal::SIGKILL).unwrap();
         ended(&running);
         running.flush();

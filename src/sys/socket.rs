@@ -213,6 +213,16 @@ pub fn shutdown_write(connection: impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
+/// Ends a listening socket for everybody who holds it: from here on the kernel
+/// refuses connections, and resets those still queued (inet_shutdown, Linux).
+///
+/// # Errors
+/// If it is no listening socket any more.
+pub fn stop_listening(listener: impl AsFd) -> io::Result<()> {
+    shutdown(listener.as_fd().as_raw_fd(), Shutdown::Both)?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -315,7 +325,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("assign.0.sock");
         let listener = listen_unix(&path, 0o660, 128, Takeover::No).unwrap();
-        assert_eq!(listen_unix(&path, 0o660, 128, Takeover::No).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(
+            listen_unix(&path, 0o660, 128, Takeover::No).unwrap_err().kind(),
+            io::ErrorKind::AddrInUse
+        );
         // The question whether anybody answers was a connection too.
         drop(accepted(&listener));
         let client = UnixStream::connect(&path).unwrap();

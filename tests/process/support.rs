@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use splitd::exposure::ring::Account;
+use splitd::sys::region::Region;
 
 /// How long a condition may take on a slow, busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -112,6 +114,7 @@ impl Daemon {
             format!("pool.admin.listen=127.0.0.1:{admin}"),
             format!("pool.assign.workers={}", self.plan.workers),
             "logger.ring_size=4MiB".to_owned(),
+            "drain_idle=100ms".to_owned(),
         ];
         for pool in ["assign", "bulk", "admin"] {
             sets.push(format!("pool.{pool}.io={}", self.plan.io));
@@ -244,6 +247,26 @@ impl Daemon {
         output.stdout.lines().map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect()
     }
 
+    /// The books of all rings that are left.
+    pub fn account(&self) -> Account {
+        let mut sum = Account::default();
+        let list =
+            |path: PathBuf| fs::read_dir(path).into_iter().flatten().map(|entry| entry.unwrap().path());
+        for path in list(self.directory.path().join("run/rings")).flat_map(list) {
+            let region = Region::open_file(&path).unwrap();
+            let account = Account::read(region.words()).unwrap();
+            assert_eq!(account.attempted, account.committed + account.lost, "{account:?}");
+            sum.attempted += account.attempted;
+            sum.committed += account.committed;
+            sum.consumed += account.consumed;
+            sum.corrupt += account.corrupt;
+            sum.in_ring += account.in_ring;
+            sum.torn += account.torn;
+            sum.refused_full += account.refused_full;
+        }
+        sum
+    }
+
     fn unexpected(&self) -> Vec<String> {
         let loud = |line: &&str| line.contains(" warn pid=") || line.contains(" error pid=");
         let log = self.log();
@@ -257,6 +280,8 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        // Before its end, which is not the test's.
+        let unexpected = self.unexpected();
         if self.master.is_some() {
             self.orphans.extend(self.children().into_iter().map(|(pid, _)| pid));
             let master = self.master.as_mut().unwrap();
@@ -273,10 +298,9 @@ impl Drop for Daemon {
         }
         if std::thread::panicking() {
             eprintln!("── log of the daemon ──\n{}", self.log());
-            return;
+        } else {
+            assert!(unexpected.is_empty(), "unexpected in the log:\n{}", unexpected.join("\n"));
         }
-        let unexpected = self.unexpected();
-        assert!(unexpected.is_empty(), "unexpected in the log:\n{}", unexpected.join("\n"));
     }
 }
 
@@ -329,10 +353,6 @@ impl Client {
     /// The same connection, for a thread that only writes.
     pub fn clone_stream(&self) -> TcpStream {
         self.stream.get_ref().try_clone().unwrap()
-    }
-
-    pub fn shutdown_write(&self) {
-        self.stream.get_ref().shutdown(Shutdown::Write).unwrap();
     }
 
     /// One answer; none if the connection ended before it was whole.
@@ -433,10 +453,10 @@ impl Load {
                     let (mut good, mut bad) = (Vec::new(), Vec::new());
                     let mut client = None;
                     while !stop.load(Ordering::Relaxed) {
-                        let Some(open) = client.as_mut().or_else(|| {
+                        if client.is_none() {
                             client = Client::try_connect(port);
-                            client.as_mut()
-                        }) else {
+                        }
+                        let Some(open) = &mut client else {
                             std::thread::sleep(Duration::from_millis(1));
                             continue;
                         };
@@ -446,6 +466,8 @@ impl Load {
                             Some(response) if response.status == 200 => {
                                 answered.fetch_add(1, Ordering::Relaxed);
                                 good.push(user);
+                                // The logger is to keep up on any machine.
+                                std::thread::sleep(Duration::from_micros(500));
                             }
                             Some(response) => panic!("{response:?}"),
                             None => {

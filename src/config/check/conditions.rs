@@ -10,11 +10,13 @@ use super::report::{Place, Report, listed, note_hint, short};
 use crate::engine::catalog::{Attribute, AttributeKind, Condition, Segment};
 use crate::limits::{SEGMENT_DEPTH_MAX, SEGMENT_LEAF_COUNT_MAX};
 
+/// Declared attributes by name: index, and the type where that was right.
+pub(super) type AttributeNames = HashMap<String, (usize, Option<AttributeKind>)>;
+
 /// What conditions may name.
 pub(super) struct Names<'r, 's> {
     pub report: &'r Report<'s>,
-    /// Name → index, and the type where that was right.
-    pub attributes: HashMap<String, (usize, Option<AttributeKind>)>,
+    pub attributes: AttributeNames,
     pub segments: HashMap<String, usize>,
 }
 
@@ -41,10 +43,8 @@ impl<'s> Names<'_, 's> {
         measure.depth = measure.depth.max(depth + 1);
         let report = self.report;
         let fields = report.fields(node, "a condition", keys::CONDITION)?;
-        let forms: Vec<&'static str> = ["all", "any", "not", "segment", "attr"]
-            .into_iter()
-            .filter(|form| fields.has(form))
-            .collect();
+        let forms: Vec<&'static str> =
+            ["all", "any", "not", "segment", "attr"].into_iter().filter(|form| fields.has(form)).collect();
         let [form] = forms[..] else {
             if forms.len() > 1 {
                 report.fault(node, || {
@@ -77,9 +77,7 @@ impl<'s> Names<'_, 's> {
         match form {
             "all" => self.list(&inner, "`all`", depth, measure).map(Condition::All),
             "any" => self.list(&inner, "`any`", depth, measure).map(Condition::Any),
-            "not" => self
-                .condition(&inner, depth + 1, measure)
-                .map(|part| Condition::Not(Box::new(part))),
+            "not" => self.condition(&inner, depth + 1, measure).map(|part| Condition::Not(Box::new(part))),
             "segment" => {
                 let name = report.text(&inner, "`segment`")?;
                 self.segment(&inner, &name, depth, measure)
@@ -124,9 +122,7 @@ impl<'s> Names<'_, 's> {
     ) -> Option<Condition> {
         let Some(&segment) = self.segments.get(name) else {
             self.report.fault(node, || {
-                let suggestion = self
-                    .report
-                    .suggestion(name, self.segments.keys().map(String::as_str));
+                let suggestion = self.report.suggestion(name, self.segments.keys().map(String::as_str));
                 format!(
                     "segment `{}` is not declared in `segments`{suggestion}{}",
                     short(name),
@@ -135,11 +131,7 @@ impl<'s> Names<'_, 's> {
             });
             return None;
         };
-        measure.references.push(Reference {
-            segment,
-            depth,
-            place: self.report.place(node),
-        });
+        measure.references.push(Reference { segment, depth, place: self.report.place(node) });
         Some(Condition::Segment(segment))
     }
 
@@ -203,11 +195,8 @@ impl<'s> Names<'_, 's> {
 }
 
 /// Reads `attributes`.
-pub(super) fn attributes<'s>(
-    report: &Report<'s>,
-    node: &Node<'s, '_>,
-) -> (Vec<Attribute>, HashMap<String, (usize, Option<AttributeKind>)>) {
-    let (mut attributes, mut names) = (Vec::new(), HashMap::new());
+pub(super) fn attributes<'s>(report: &Report<'s>, node: &Node<'s, '_>) -> (Vec<Attribute>, AttributeNames) {
+    let (mut attributes, mut names) = (Vec::new(), AttributeNames::new());
     let Some(members) = report.object(node, "`attributes`") else {
         return (attributes, names);
     };
@@ -221,19 +210,12 @@ pub(super) fn attributes<'s>(
             });
         }
         let kind = report.text(&value, "an attribute's type").and_then(|given| {
-            let kind = keys::TYPES
-                .iter()
-                .find(|(type_name, _)| *type_name == given)
-                .map(|(_, kind)| *kind);
+            let kind = keys::TYPES.iter().find(|(type_name, _)| *type_name == given).map(|(_, kind)| *kind);
             if kind.is_none() {
                 report.fault(&value, || {
                     let types = || keys::TYPES.iter().map(|(type_name, _)| *type_name);
                     let suggestion = report.suggestion(&given, types());
-                    format!(
-                        "unknown type `{}`{suggestion}; the types are {}",
-                        short(&given),
-                        listed(types())
-                    )
+                    format!("unknown type `{}`{suggestion}; the types are {}", short(&given), listed(types()))
                 });
             }
             kind
@@ -241,10 +223,7 @@ pub(super) fn attributes<'s>(
         names.insert(name.clone().into_owned(), (attributes.len(), kind));
         // A stand-in where the type is faulty: the file is refused, so nobody sees it.
         let kind = kind.unwrap_or(AttributeKind::String);
-        attributes.push(Attribute {
-            name: name.clone().into_owned(),
-            kind,
-        });
+        attributes.push(Attribute { name: name.clone().into_owned(), kind });
     }
     if attributes.len() > crate::limits::ATTRIBUTE_COUNT_MAX {
         report.fault(node, || {
@@ -277,10 +256,7 @@ pub(super) fn segments<'s>(
         let mut measure = Measure::default();
         let condition = names.condition(&value, 0, &mut measure);
         let condition = condition.unwrap_or_else(|| Condition::All(Vec::new())); // a stand-in, as above
-        segments.push(Segment {
-            name: name.clone().into_owned(),
-            condition,
-        });
+        segments.push(Segment { name: name.clone().into_owned(), condition });
         measures.push((report.place(&value), measure));
     }
     (segments, measures)
@@ -325,10 +301,8 @@ pub(super) fn judge_segments(
             let target = reference.segment;
             if is_open[target] {
                 report.fault_at(&reference.place, || {
-                    let circle = open
-                        .iter()
-                        .map(|(segment, _)| *segment)
-                        .skip_while(|segment| *segment != target);
+                    let circle =
+                        open.iter().map(|(segment, _)| *segment).skip_while(|segment| *segment != target);
                     circle_fault(segments, &circle.collect::<Vec<_>>())
                 });
             } else if written[target].is_none() {
@@ -371,31 +345,22 @@ pub(super) fn judge_segments(
 
 /// A reference to what is not written out closes a circle.
 fn write_out(measure: &Measure, written: &[Option<Written>]) -> Written {
-    let mut whole = Written {
-        leaf_count: measure.leaf_count,
-        depth: measure.depth,
-        is_circular: false,
-    };
+    let mut whole = Written { leaf_count: measure.leaf_count, depth: measure.depth, is_circular: false };
     for reference in &measure.references {
         let Some(target) = written[reference.segment].filter(|target| !target.is_circular) else {
             whole.is_circular = true;
             continue;
         };
         whole.leaf_count = whole.leaf_count.saturating_add(target.leaf_count);
-        whole.depth = whole
-            .depth
-            .max(reference.depth.saturating_add(1).saturating_add(target.depth));
+        whole.depth = whole.depth.max(reference.depth.saturating_add(1).saturating_add(target.depth));
     }
     whole
 }
 
 fn circle_fault(segments: &[Segment], circle: &[usize]) -> String {
     const SHOWN: usize = 12;
-    let mut names: Vec<String> = circle
-        .iter()
-        .take(SHOWN)
-        .map(|segment| format!("`{}`", short(&segments[*segment].name)))
-        .collect();
+    let mut names: Vec<String> =
+        circle.iter().take(SHOWN).map(|segment| format!("`{}`", short(&segments[*segment].name))).collect();
     if circle.len() > SHOWN {
         names.push(format!("{} more", circle.len() - SHOWN));
     }

@@ -182,11 +182,7 @@ pub(super) fn well_formed<'s>(report: &Report<'s>, node: &Node<'s, '_>) {
 /// A text, or a key of an object, whose escapes name no character.
 fn unreadable<'s>(report: &Report<'s>, node: &Node<'s, '_>, _: &serde_json::Error) {
     report.fault(node, || {
-        let what = if node.kind() == Kind::Text {
-            "a text"
-        } else {
-            "a key in here"
-        };
+        let what = if node.kind() == Kind::Text { "a text" } else { "a key in here" };
         format!(
             "malformed JSON (line {}): {what} has a \\u escape that is half of a surrogate pair; \
              write both halves, or the character itself",

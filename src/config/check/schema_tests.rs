@@ -24,12 +24,7 @@ fn consts(part: &Value) -> Vec<&str> {
 }
 
 fn property_names(part: &Value) -> Vec<&str> {
-    part["properties"]
-        .as_object()
-        .expect("properties")
-        .keys()
-        .map(String::as_str)
-        .collect()
+    part["properties"].as_object().expect("properties").keys().map(String::as_str).collect()
 }
 
 fn sorted<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
@@ -40,10 +35,7 @@ fn sorted<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
 
 #[test]
 fn the_schema_is_a_schema_of_its_draft() {
-    assert_eq!(
-        schema()["$schema"],
-        "https://json-schema.org/draft/2020-12/schema"
-    );
+    assert_eq!(schema()["$schema"], "https://json-schema.org/draft/2020-12/schema");
     assert!(jsonschema::meta::is_valid(&schema()));
 }
 
@@ -57,10 +49,7 @@ fn the_golden_files_and_the_example_are_valid_under_both() {
         let source = std::fs::read(format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))).expect(path);
         assert!(check(&source).is_ok(), "{path}: {:#?}", check(&source));
         let file: Value = serde_json::from_slice(&source).expect(path);
-        let faults: Vec<String> = validator()
-            .iter_errors(&file)
-            .map(|fault| fault.to_string())
-            .collect();
+        let faults: Vec<String> = validator().iter_errors(&file).map(|fault| fault.to_string()).collect();
         assert!(faults.is_empty(), "{path}: {faults:#?}");
     }
 }
@@ -69,18 +58,9 @@ fn the_golden_files_and_the_example_are_valid_under_both() {
 fn every_word_of_the_tables_stands_in_the_schema_and_the_other_way_round() {
     let schema = schema();
     let definitions = &schema["$defs"];
-    assert_eq!(
-        sorted(consts(&definitions["type"])),
-        sorted(keys::TYPES.iter().map(|(name, _)| *name))
-    );
-    assert_eq!(
-        sorted(consts(&definitions["state"])),
-        sorted(keys::STATES.iter().map(|(name, _)| *name))
-    );
-    assert_eq!(
-        sorted(consts(&definitions["operator"])),
-        sorted(operators::all_operators())
-    );
+    assert_eq!(sorted(consts(&definitions["type"])), sorted(keys::TYPES.iter().map(|(name, _)| *name)));
+    assert_eq!(sorted(consts(&definitions["state"])), sorted(keys::STATES.iter().map(|(name, _)| *name)));
+    assert_eq!(sorted(consts(&definitions["operator"])), sorted(operators::all_operators()));
     assert_eq!(
         definitions["request_name"]["not"]["enum"],
         json!(keys::RESERVED),
@@ -93,10 +73,7 @@ fn every_word_of_the_tables_stands_in_the_schema_and_the_other_way_round() {
         (&definitions["group"], keys::GROUP),
         (&definitions["condition"], keys::CONDITION),
     ] {
-        assert_eq!(
-            sorted(property_names(part)),
-            sorted(keys.iter().chain(keys::NOTES).copied())
-        );
+        assert_eq!(sorted(property_names(part)), sorted(keys.iter().chain(keys::NOTES).copied()));
         assert_eq!(part["additionalProperties"], json!(false));
     }
     // Objects whose keys are names allow the notes too.
@@ -116,16 +93,10 @@ fn the_types_descriptions_name_exactly_their_operators() {
     for (name, kind) in keys::TYPES {
         let rows = schema["$defs"]["type"]["oneOf"].as_array().expect("a list");
         let row = rows.iter().find(|row| row["const"] == *name).expect("a row");
-        let (_, listed) = row["description"]
-            .as_str()
-            .expect("a text")
-            .rsplit_once(": ")
-            .expect("a list at the end");
-        let listed: Vec<&str> = listed
-            .trim_end_matches('.')
-            .split(", ")
-            .map(|op| op.trim_end_matches(" (one)"))
-            .collect();
+        let (_, listed) =
+            row["description"].as_str().expect("a text").rsplit_once(": ").expect("a list at the end");
+        let listed: Vec<&str> =
+            listed.trim_end_matches('.').split(", ").map(|op| op.trim_end_matches(" (one)")).collect();
         assert_eq!(listed, operators::operators(*kind), "{name}");
     }
 }
@@ -172,39 +143,15 @@ fn what_a_schema_can_say_is_refused_by_both() {
         ("/segments/staff", json!({"attr": "age"})),
         ("/segments/staff", json!({"op": "eq", "value": 1})),
         ("/segments/staff", json!({"attr": "age", "op": "lt"})),
-        (
-            "/segments/staff",
-            json!({"attr": "age", "op": "less", "value": 1}),
-        ),
+        ("/segments/staff", json!({"attr": "age", "op": "less", "value": 1})),
         ("/segments/staff", json!({"attr": "age", "op": "in", "value": 1})),
-        (
-            "/segments/staff",
-            json!({"attr": "age", "op": "in", "value": [1, "2"]}),
-        ),
-        (
-            "/segments/staff",
-            json!({"attr": "age", "op": "lt", "value": true}),
-        ),
-        (
-            "/segments/staff",
-            json!({"attr": "age", "op": "exists", "value": "no"}),
-        ),
-        (
-            "/segments/staff",
-            json!({"attr": "platform", "op": "starts_with", "value": ["a"]}),
-        ),
-        (
-            "/segments/staff",
-            json!({"attr": "platform", "op": "eq", "value": null}),
-        ),
-        (
-            "/segments/staff",
-            json!({"attr": "subscriptions", "op": "contains_any", "value": "a"}),
-        ),
-        (
-            "/segments/staff",
-            json!({"attr": "app_version", "op": "lt", "value": "1.2.3.4.5"}),
-        ),
+        ("/segments/staff", json!({"attr": "age", "op": "in", "value": [1, "2"]})),
+        ("/segments/staff", json!({"attr": "age", "op": "lt", "value": true})),
+        ("/segments/staff", json!({"attr": "age", "op": "exists", "value": "no"})),
+        ("/segments/staff", json!({"attr": "platform", "op": "starts_with", "value": ["a"]})),
+        ("/segments/staff", json!({"attr": "platform", "op": "eq", "value": null})),
+        ("/segments/staff", json!({"attr": "subscriptions", "op": "contains_any", "value": "a"})),
+        ("/segments/staff", json!({"attr": "app_version", "op": "lt", "value": "1.2.3.4.5"})),
         ("/segments/staff", json!({"segment": "adults", "op": "eq"})),
         ("/layers/home/salt", Value::Null),
         ("/layers/home/unit", Value::Null),
@@ -248,14 +195,8 @@ fn what_a_schema_can_say_is_refused_by_both() {
             Value::Object(members) => drop(members.insert(key.into(), instead.clone())),
             _ => panic!("{pointer}"),
         }
-        assert!(
-            !validator.is_valid(&file),
-            "the schema allows {pointer}: {instead}"
-        );
-        assert!(
-            check(file.to_string().as_bytes()).is_err(),
-            "check allows {pointer}: {instead}"
-        );
+        assert!(!validator.is_valid(&file), "the schema allows {pointer}: {instead}");
+        assert!(check(file.to_string().as_bytes()).is_err(), "check allows {pointer}: {instead}");
     }
 }
 
@@ -265,28 +206,12 @@ fn the_example_shows_every_type_and_state_and_most_operators() {
     let catalog = check(example.as_bytes()).expect("no fault");
     assert!(catalog.experiments.len() >= 20);
     for (name, kind) in keys::TYPES {
-        assert!(
-            catalog.attributes.iter().any(|attribute| attribute.kind == *kind),
-            "{name}"
-        );
+        assert!(catalog.attributes.iter().any(|attribute| attribute.kind == *kind), "{name}");
     }
     for (name, state) in keys::STATES {
-        assert!(
-            catalog
-                .experiments
-                .iter()
-                .any(|experiment| experiment.state == *state),
-            "{name}"
-        );
+        assert!(catalog.experiments.iter().any(|experiment| experiment.state == *state), "{name}");
     }
     let operators = operators::all_operators();
-    let shown = operators
-        .iter()
-        .filter(|op| example.contains(&format!(r#""op": "{op}""#)))
-        .count();
-    assert!(
-        shown * 10 >= operators.len() * 9,
-        "{shown} of {}",
-        operators.len()
-    );
+    let shown = operators.iter().filter(|op| example.contains(&format!(r#""op": "{op}""#))).count();
+    assert!(shown * 10 >= operators.len() * 9, "{shown} of {}", operators.len());
 }

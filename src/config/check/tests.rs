@@ -4,6 +4,7 @@ use super::*;
 use crate::engine::catalog::{
     AttributeKind, Block, Condition, OrderedTest, OverrideKind, State, StringTest, Test,
 };
+use crate::engine::reference::members;
 use crate::limits;
 
 /// A small file without a fault, with one of everything.
@@ -47,9 +48,7 @@ fn faults_of(source: &[u8]) -> Vec<Fault> {
 #[track_caller]
 fn refused_alone(source: &[u8], pointer: &str, says: &[&str]) {
     let faults = faults_of(source);
-    let [fault] = &faults[..] else {
-        panic!("not one fault: {faults:#?}")
-    };
+    let [fault] = &faults[..] else { panic!("not one fault: {faults:#?}") };
     assert_eq!(fault.pointer, pointer, "{fault}");
     for part in says {
         assert!(fault.message.contains(part), "`{part}` is not said: {fault}");
@@ -61,11 +60,7 @@ fn a_file_without_fault_becomes_a_catalog() {
     let catalog = check(BASE.as_bytes()).expect("no fault");
     assert_eq!(catalog.version, "v1");
     assert_eq!(catalog.unit_kinds, ["user_id", "device_id"]);
-    let kinds: Vec<AttributeKind> = catalog
-        .attributes
-        .iter()
-        .map(|attribute| attribute.kind)
-        .collect();
+    let kinds: Vec<AttributeKind> = catalog.attributes.iter().map(|attribute| attribute.kind).collect();
     use AttributeKind::{Bool, Number, String, StringList, Version};
     assert_eq!(kinds, [String, Number, Bool, Version, StringList]);
     let test = |attribute, test| Condition::Test { attribute, test };
@@ -89,30 +84,17 @@ fn a_file_without_fault_becomes_a_catalog() {
     );
     assert_eq!(catalog.layers[0].bucket_count, 100);
     assert_eq!(catalog.layers[1].bucket_count, 10_000);
-    let states: Vec<State> = catalog
-        .experiments
-        .iter()
-        .map(|experiment| experiment.state)
-        .collect();
+    let states: Vec<State> = catalog.experiments.iter().map(|experiment| experiment.state).collect();
     assert_eq!(states, [State::Running, State::Killed, State::Finished]);
     let one = &catalog.experiments[0];
     assert_eq!(one.segment, Some(Condition::Segment(2)));
-    assert_eq!(
-        one.groups[1].blocks,
-        [Block { first: 10, count: 5 }, Block { first: 15, count: 5 }]
-    );
+    assert_eq!(one.groups[1].blocks, [Block { first: 10, count: 5 }, Block { first: 15, count: 5 }]);
     assert_eq!(one.groups[1].payload.as_deref(), Some(r#"{"rows":5}"#));
     assert_eq!(
         one.overrides,
         [
-            OverrideKind {
-                unit_kind: 0,
-                units: vec![("42".into(), 1)]
-            },
-            OverrideKind {
-                unit_kind: 1,
-                units: vec![("d".into(), 0)]
-            },
+            OverrideKind { unit_kind: 0, units: vec![("42".into(), 1)] },
+            OverrideKind { unit_kind: 1, units: vec![("d".into(), 0)] },
         ]
     );
 }
@@ -126,11 +108,7 @@ fn every_fault_is_reported_where_it_is_with_what_would_be_right() {
             r#""version": "v1","#,
             r#""version": "v1", "experimants": 1,"#,
             "/experimants",
-            &[
-                "unknown key `experimants`",
-                "did you mean `experiments`?",
-                "`layers`",
-            ],
+            &["unknown key `experimants`", "did you mean `experiments`?", "`layers`"],
         ),
         (
             r#""buckets": 100"#,
@@ -193,50 +171,17 @@ fn every_fault_is_reported_where_it_is_with_what_would_be_right() {
             &["key `b` is repeated"],
         ),
         (r#""version": "v1","#, "", "", &["no `version`", "is wanted"]),
-        (
-            r#""salt": "h", "#,
-            "",
-            "/layers/home",
-            &["layer `home` has no `salt`"],
-        ),
-        (
-            r#", "unit": "device_id""#,
-            "",
-            "/layers/solo",
-            &["layer `solo` has no `unit`"],
-        ),
-        (
-            r#""id": 2, "#,
-            "",
-            "/experiments/1",
-            &["experiment `two` has no `id`"],
-        ),
-        (
-            r#""id": 2, "run_id": 1,"#,
-            r#""id": 2,"#,
-            "/experiments/1",
-            &["experiment `two` has no `run_id`"],
-        ),
-        (
-            r#""name": "two", "#,
-            "",
-            "/experiments/1",
-            &["experiment 1 has no `name`"],
-        ),
-        (
-            r#""layer": "solo", "#,
-            "",
-            "/experiments/2",
-            &["experiment `three` has no `layer`"],
-        ),
+        (r#""salt": "h", "#, "", "/layers/home", &["layer `home` has no `salt`"]),
+        (r#", "unit": "device_id""#, "", "/layers/solo", &["layer `solo` has no `unit`"]),
+        (r#""id": 2, "#, "", "/experiments/1", &["experiment `two` has no `id`"]),
+        (r#""id": 2, "run_id": 1,"#, r#""id": 2,"#, "/experiments/1", &["experiment `two` has no `run_id`"]),
+        (r#""name": "two", "#, "", "/experiments/1", &["experiment 1 has no `name`"]),
+        (r#""layer": "solo", "#, "", "/experiments/2", &["experiment `three` has no `layer`"]),
         (
             r#""name": "all", "blocks": [[50, 50]]"#,
             r#""name": "all""#,
             "/experiments/1/groups/0",
-            &[
-                "group `all` of experiment `two` has no `blocks`",
-                "[] for no buckets",
-            ],
+            &["group `all` of experiment `two` has no `blocks`", "[] for no buckets"],
         ),
         // Names: used twice, not declared, too long, empty, the request's own.
         (
@@ -281,30 +226,10 @@ fn every_fault_is_reported_where_it_is_with_what_would_be_right() {
             "/experiments/2/segment/attr",
             &["`meta` is not declared", "are notes"],
         ),
-        (
-            r#""name": "two""#,
-            r#""name": """#,
-            "/experiments/1/name",
-            &["`name` is empty", "1 to 256 bytes"],
-        ),
-        (
-            r#""unit": "device_id""#,
-            r#""unit": """#,
-            "/layers/solo/unit",
-            &["`unit` is empty"],
-        ),
-        (
-            r#""version": "v1""#,
-            r#""version": """#,
-            "/version",
-            &["`version` is empty"],
-        ),
-        (
-            r#""version": "v1""#,
-            r#""version": "v\n1""#,
-            "/version",
-            &["control character"],
-        ),
+        (r#""name": "two""#, r#""name": """#, "/experiments/1/name", &["`name` is empty", "1 to 256 bytes"]),
+        (r#""unit": "device_id""#, r#""unit": """#, "/layers/solo/unit", &["`unit` is empty"]),
+        (r#""version": "v1""#, r#""version": """#, "/version", &["`version` is empty"]),
+        (r#""version": "v1""#, r#""version": "v\n1""#, "/version", &["control character"]),
         (
             r#""age": "number","#,
             r#""age": "number", "payloads": "bool","#,
@@ -342,12 +267,7 @@ fn every_fault_is_reported_where_it_is_with_what_would_be_right() {
             "/attributes/kid",
             &["unknown type `bol`", "did you mean `bool`?"],
         ),
-        (
-            r#""kid": "bool""#,
-            r#""kid": 5"#,
-            "/attributes/kid",
-            &["a number (5)", "a text is wanted"],
-        ),
+        (r#""kid": "bool""#, r#""kid": 5"#, "/attributes/kid", &["a number (5)", "a text is wanted"]),
         (
             r#""state": "killed""#,
             r#""state": "kiled""#,
@@ -360,12 +280,7 @@ fn every_fault_is_reported_where_it_is_with_what_would_be_right() {
             "/version",
             &["`version` is a number (1)", "a text is wanted"],
         ),
-        (
-            r#""salt": "h""#,
-            r#""salt": null"#,
-            "/layers/home/salt",
-            &["`salt` is null", "a text is wanted"],
-        ),
+        (r#""salt": "h""#, r#""salt": null"#, "/layers/home/salt", &["`salt` is null", "a text is wanted"]),
         (
             r#""version": "v1","#,
             r#""version": "v1", "description": 5,"#,
@@ -409,12 +324,7 @@ fn every_fault_is_reported_where_it_is_with_what_would_be_right() {
             "/experiments/1/run_id",
             &["2147483648", "-2147483648 to 2147483647"],
         ),
-        (
-            r#""buckets": 100"#,
-            r#""buckets": 65537"#,
-            "/layers/home/buckets",
-            &["65537", "1 to 65536"],
-        ),
+        (r#""buckets": 100"#, r#""buckets": 65537"#, "/layers/home/buckets", &["65537", "1 to 65536"]),
         (
             r#""buckets": 100"#,
             r#""buckets": 1e2"#,
@@ -422,12 +332,7 @@ fn every_fault_is_reported_where_it_is_with_what_would_be_right() {
             &["1e2", "without point or exponent"],
         ),
         // Conditions.
-        (
-            r#"{ "segment": "adults" }"#,
-            "{}",
-            "/segments/both/all/1",
-            &["a condition says nothing", "`attr`"],
-        ),
+        (r#"{ "segment": "adults" }"#, "{}", "/segments/both/all/1", &["a condition says nothing", "`attr`"]),
         (
             r#"{ "segment": "adults" }"#,
             "5",
@@ -494,10 +399,7 @@ fn every_fault_is_reported_where_it_is_with_what_would_be_right() {
             r#""op": "eq", "value": true"#,
             r#""op": "in", "value": [true]"#,
             "/segments/adults/not/any/1/op",
-            &[
-                "`in` does not fit attribute `kid`, a bool",
-                "`eq`, `ne` and `exists`",
-            ],
+            &["`in` does not fit attribute `kid`, a bool", "`eq`, `ne` and `exists`"],
         ),
         (
             r#""op": "contains", "value": "kids""#,
@@ -511,12 +413,7 @@ fn every_fault_is_reported_where_it_is_with_what_would_be_right() {
             "/segments/new/all/1/op",
             &["`lt` does not fit attribute `platform`, a string"],
         ),
-        (
-            r#""op": "gte""#,
-            r#""op": "=>""#,
-            "/segments/new/all/0/op",
-            &["unknown operator `=>`", "`gte`"],
-        ),
+        (r#""op": "gte""#, r#""op": "=>""#, "/segments/new/all/0/op", &["unknown operator `=>`", "`gte`"]),
         (
             r#""op": "in""#,
             r#""op": "int""#,
@@ -527,10 +424,7 @@ fn every_fault_is_reported_where_it_is_with_what_would_be_right() {
             r#""op": "in", "value": ["tv"]"#,
             r#""op": "in", "value": "tv""#,
             "/segments/new/all/1/value",
-            &[
-                "the operand of `in` is a text (\"tv\")",
-                "a list of texts is wanted",
-            ],
+            &["the operand of `in` is a text (\"tv\")", "a list of texts is wanted"],
         ),
         (
             r#""op": "in", "value": ["tv"]"#,
@@ -639,18 +533,8 @@ fn every_fault_is_reported_where_it_is_with_what_would_be_right() {
             "/experiments/1/groups/0/blocks/0",
             &["leaves layer `home`", "behind them"],
         ),
-        (
-            r#"[[50, 50]]"#,
-            r#"[[50, 0]]"#,
-            "/experiments/1/groups/0/blocks/0/1",
-            &["count is 0", "1 to"],
-        ),
-        (
-            r#"[[50, 50]]"#,
-            r#"[[-1, 5]]"#,
-            "/experiments/1/groups/0/blocks/0/0",
-            &["-1", "0 to"],
-        ),
+        (r#"[[50, 50]]"#, r#"[[50, 0]]"#, "/experiments/1/groups/0/blocks/0/1", &["count is 0", "1 to"]),
+        (r#"[[50, 50]]"#, r#"[[-1, 5]]"#, "/experiments/1/groups/0/blocks/0/0", &["-1", "0 to"]),
         (
             r#"[[50, 50]]"#,
             r#"[[50]]"#,
@@ -689,17 +573,9 @@ fn every_fault_is_reported_where_it_is_with_what_would_be_right() {
             r#""42": "test""#,
             r#""42": "tests""#,
             "/experiments/0/overrides/user_id/42",
-            &[
-                "override of user_id `42` names no group of experiment `one`: `tests`",
-                "did you mean `test`?",
-            ],
+            &["override of user_id `42` names no group of experiment `one`: `tests`", "did you mean `test`?"],
         ),
-        (
-            r#""42": "test""#,
-            r#""": "test""#,
-            "/experiments/0/overrides/user_id/",
-            &["a unit of 0 bytes"],
-        ),
+        (r#""42": "test""#, r#""": "test""#, "/experiments/0/overrides/user_id/", &["a unit of 0 bytes"]),
         (
             r#""42": "test""#,
             r#""42": 1"#,
@@ -742,18 +618,9 @@ fn text_that_is_no_json_is_refused_with_its_line_and_column() {
     let table: &[(&[u8], &[&str])] = &[
         (b"", &["is empty", "a JSON object is wanted"]),
         (b" \n", &["is empty"]),
-        (
-            b"{\n  \"version\": tru\n}",
-            &["malformed JSON at line 2, column 17"],
-        ),
-        (
-            b"{\"version\": \"v\",}",
-            &["malformed JSON at line 1, column 17", "a comma too many"],
-        ),
-        (
-            b"{} {}",
-            &["malformed JSON at line 1, column 4", "trailing characters"],
-        ),
+        (b"{\n  \"version\": tru\n}", &["malformed JSON at line 2, column 17"]),
+        (b"{\"version\": \"v\",}", &["malformed JSON at line 1, column 17", "a comma too many"]),
+        (b"{} {}", &["malformed JSON at line 1, column 4", "trailing characters"]),
         (b"{\"a\": 01}", &["malformed JSON at line 1"]),
         (b"{\"a\": NaN}", &["malformed JSON at line 1"]),
         (b"{'a': 1}", &["malformed JSON at line 1"]),
@@ -761,10 +628,7 @@ fn text_that_is_no_json_is_refused_with_its_line_and_column() {
         (b"[", &["malformed JSON at line 1, column 2", "EOF"]),
         (b"\xEF\xBB\xBF{}", &["byte order mark", "UTF-8 without one"]),
         (b"\xFF\xFE{\0}\0", &["UTF-16", "UTF-8 is wanted"]),
-        (
-            b"{\n \"\xC3\xA9\xFF\": 1}",
-            &["not UTF-8 at line 2, column 4 (offset 6)", "FF"],
-        ),
+        (b"{\n \"\xC3\xA9\xFF\": 1}", &["not UTF-8 at line 2, column 4 (offset 6)", "FF"]),
         (b"[]", &["the file is a list", "an object is wanted"]),
         (b"5", &["the file is a number (5)"]),
     ];
@@ -826,10 +690,7 @@ fn notes_are_allowed_everywhere_and_ignored() {
     let catalog = check(noted.as_bytes()).expect("notes are no fault");
     assert_eq!(Ok(&catalog), check(bare.as_bytes()).as_ref());
     // Where keys are units' values, every key is one.
-    assert_eq!(
-        catalog.experiments[0].overrides[0].units,
-        [("description".to_owned(), 0)]
-    );
+    assert_eq!(catalog.experiments[0].overrides[0].units, [("description".to_owned(), 0)]);
 }
 
 #[test]
@@ -878,9 +739,8 @@ fn overlaps_found_by_the_runs_are_those_found_bucket_by_bucket() {
     // The plain way: an owner for each bucket. Which blocks are blamed must agree.
     let mut random = Random(7);
     for _ in 0..300 {
-        let blocks: Vec<(u64, u64)> = (0..random.below(12) + 1)
-            .map(|_| (random.below(40), random.below(12) + 1))
-            .collect();
+        let blocks: Vec<(u64, u64)> =
+            (0..random.below(12) + 1).map(|_| (random.below(40), random.below(12) + 1)).collect();
         let mut owned = [false; 64];
         let mut blamed = Vec::new();
         for (index, (first, count)) in blocks.iter().enumerate() {
@@ -902,12 +762,8 @@ fn overlaps_found_by_the_runs_are_those_found_bucket_by_bucket() {
                "experiments": [{{"id": 1, "run_id": 1, "name": "e", "layer": "l", "groups": [{}]}}]}}"#,
             groups.join(",")
         );
-        let mut pointers: Vec<String> = check(source.as_bytes())
-            .err()
-            .into_iter()
-            .flatten()
-            .map(|fault| fault.pointer)
-            .collect();
+        let mut pointers: Vec<String> =
+            check(source.as_bytes()).err().into_iter().flatten().map(|fault| fault.pointer).collect();
         pointers.dedup();
         assert_eq!(pointers, blamed, "{source}");
     }
@@ -925,36 +781,19 @@ fn payloads_keep_what_was_written_less_insignificant_white_space() {
     ];
     for (written, kept) in table {
         let catalog = check(base_with(r#"{"rows": 5}"#, written).as_bytes()).expect("no fault");
-        assert_eq!(
-            catalog.experiments[0].groups[1].payload.as_deref(),
-            Some(kept),
-            "{written}"
-        );
+        assert_eq!(catalog.experiments[0].groups[1].payload.as_deref(), Some(kept), "{written}");
     }
 }
 
 #[test]
 fn numbers_in_the_file_are_the_nearest_f64() {
-    for text in [
-        "18.499999999999999999",
-        "9007199254740993",
-        "1.7976931348623157e308",
-        "5e-324",
-    ] {
+    for text in ["18.499999999999999999", "9007199254740993", "1.7976931348623157e308", "5e-324"] {
         let nearest: f64 = text.parse().expect("a number");
         let catalog = check(base_with(r#""value": 18 }"#, &format!(r#""value": {text} }}"#)).as_bytes())
             .expect("no fault");
-        let Condition::Not(any) = &catalog.segments[1].condition else {
-            panic!()
-        };
+        let Condition::Not(any) = &catalog.segments[1].condition else { panic!() };
         let Condition::Any(parts) = &**any else { panic!() };
-        assert_eq!(
-            parts[0],
-            Condition::Test {
-                attribute: 1,
-                test: Test::Number(OrderedTest::Lt(nearest))
-            }
-        );
+        assert_eq!(parts[0], Condition::Test { attribute: 1, test: Test::Number(OrderedTest::Lt(nearest)) });
     }
 }
 
@@ -979,27 +818,17 @@ fn nesting_is_read_to_its_limit_and_refused_beyond() {
     refused_alone(nested(room + 1).as_bytes(), &pointer, &["nested deeper than 64"]);
     refused_alone(nested(200_000).as_bytes(), &pointer, &["nested deeper than 64"]);
 
-    let conditions = format!(
-        "{}{{\"all\": []}}{}",
-        r#"{"not": "#.repeat(100_000),
-        "}".repeat(100_000)
-    );
+    let conditions = format!("{}{{\"all\": []}}{}", r#"{"not": "#.repeat(100_000), "}".repeat(100_000));
     let faults = faults_of(base_with(r#"{ "segment": "adults" }"#, &conditions).as_bytes());
-    assert!(
-        faults.len() == 1 && faults[0].message.contains("nested deeper"),
-        "{faults:#?}"
-    );
+    assert!(faults.len() == 1 && faults[0].message.contains("nested deeper"), "{faults:#?}");
 }
 
 #[test]
 fn a_circle_of_many_names_some_of_them() {
-    let segments: Vec<String> = (0..100_000)
-        .map(|n| format!(r#""s{n}": {{"segment": "s{}"}}"#, (n + 1) % 100_000))
-        .collect();
-    let source = format!(
-        r#"{{"version": "v", "segments": {{ {} }}, "experiments": []}}"#,
-        segments.join(",")
-    );
+    let segments: Vec<String> =
+        (0..100_000).map(|n| format!(r#""s{n}": {{"segment": "s{}"}}"#, (n + 1) % 100_000)).collect();
+    let source =
+        format!(r#"{{"version": "v", "segments": {{ {} }}, "experiments": []}}"#, segments.join(","));
     refused_alone(
         source.as_bytes(),
         "/segments/s99999/segment",
@@ -1013,14 +842,7 @@ fn every_circle_is_reported() {
         "a": {"any": [{"segment": "b"}, {"segment": "c"}]}, "b": {"segment": "a"}, "c": {"not": {"segment": "a"}},
         "d": {"segment": "d"}, "e": {"segment": "a"} }}"#;
     let pointers: Vec<String> = faults_of(source).into_iter().map(|fault| fault.pointer).collect();
-    assert_eq!(
-        pointers,
-        [
-            "/segments/b/segment",
-            "/segments/c/not/segment",
-            "/segments/d/segment"
-        ]
-    );
+    assert_eq!(pointers, ["/segments/b/segment", "/segments/c/not/segment", "/segments/d/segment"]);
 }
 
 #[test]
@@ -1028,10 +850,7 @@ fn segments_that_double_at_every_level_are_refused_at_once() {
     for leaf in [r#"{"all": []}"#, r#"{"attr": "n", "op": "exists"}"#] {
         let mut segments = vec![format!(r#""s0": {leaf}"#)];
         segments.extend((1..64).map(|n| {
-            format!(
-                r#""s{n}": {{"all": [{{"segment": "s{p}"}}, {{"segment": "s{p}"}}]}}"#,
-                p = n - 1
-            )
+            format!(r#""s{n}": {{"all": [{{"segment": "s{p}"}}, {{"segment": "s{p}"}}]}}"#, p = n - 1)
         }));
         let source = format!(
             r#"{{"version": "v", "attributes": {{"n": "number"}}, "segments": {{ {} }}, "experiments": []}}"#,
@@ -1047,17 +866,10 @@ fn a_chain_of_segments_is_as_long_as_plain_recursion_can_follow() {
     let chain = |length: usize| {
         let mut segments = vec![r#""s0": {"all": []}"#.to_owned()];
         segments.extend((1..length).map(|n| format!(r#""s{n}": {{"segment": "s{}"}}"#, n - 1)));
-        format!(
-            r#"{{"version": "v", "segments": {{ {} }}, "experiments": []}}"#,
-            segments.join(",")
-        )
+        format!(r#"{{"version": "v", "segments": {{ {} }}, "experiments": []}}"#, segments.join(","))
     };
     assert!(check(chain(limits::SEGMENT_DEPTH_MAX).as_bytes()).is_ok());
-    refused_alone(
-        chain(limits::SEGMENT_DEPTH_MAX + 1).as_bytes(),
-        "/segments/s512",
-        &["nested 513 deep"],
-    );
+    refused_alone(chain(limits::SEGMENT_DEPTH_MAX + 1).as_bytes(), "/segments/s512", &["nested 513 deep"]);
     let faults = faults_of(chain(50_000).as_bytes());
     assert_eq!(faults[0].pointer, "/segments/s512");
 }
@@ -1085,37 +897,22 @@ fn counts_and_sizes_over_their_limits_are_refused() {
         &format!("/experiments/0/overrides/user_id/{long}"),
         &["a unit of 257 bytes", "1 to 256"],
     );
-    let attributes: Vec<String> = (0..limits::ATTRIBUTE_COUNT_MAX)
-        .map(|n| format!(r#""a{n}": "bool","#))
-        .collect();
+    let attributes: Vec<String> =
+        (0..limits::ATTRIBUTE_COUNT_MAX).map(|n| format!(r#""a{n}": "bool","#)).collect();
     refused_alone(
-        base_with(
-            r#""age": "number","#,
-            &format!(r#""age": "number", {}"#, attributes.concat()),
-        )
-        .as_bytes(),
+        base_with(r#""age": "number","#, &format!(r#""age": "number", {}"#, attributes.concat())).as_bytes(),
         "/attributes",
         &["1029 attributes", "at most 1024"],
     );
-    let kinds: Vec<String> = (0..limits::UNIT_KIND_COUNT_MAX)
-        .map(|n| format!(r#""u{n}": {{}},"#))
-        .collect();
+    let kinds: Vec<String> = (0..limits::UNIT_KIND_COUNT_MAX).map(|n| format!(r#""u{n}": {{}},"#)).collect();
     refused_alone(
-        base_with(
-            r#""overrides": {"#,
-            &format!(r#""overrides": {{ {}"#, kinds.concat()),
-        )
-        .as_bytes(),
+        base_with(r#""overrides": {"#, &format!(r#""overrides": {{ {}"#, kinds.concat())).as_bytes(),
         "/experiments/0/overrides/u1022",
         &["one kind too many"],
     );
     let experiments = vec!["0"; limits::EXPERIMENT_COUNT_MAX + 1].join(",");
     let source = format!(r#"{{"version": "v", "experiments": [{experiments}]}}"#);
-    refused_alone(
-        source.as_bytes(),
-        "/experiments",
-        &["100001 experiments", "at most 100000"],
-    );
+    refused_alone(source.as_bytes(), "/experiments", &["100001 experiments", "at most 100000"]);
 }
 
 #[test]
@@ -1123,26 +920,18 @@ fn a_hundred_thousand_faults_are_cut_short_and_counted() {
     let experiments: Vec<String> = (0..100_000)
         .map(|n| format!(r#"{{"id": {n}, "run_id": 1, "name": "e{n}", "layer": "hime{n}", "groups": []}}"#))
         .collect();
-    let layers: Vec<String> = (0..20_000)
-        .map(|n| format!(r#""home{n}": {{"salt": "s", "unit": "u"}}"#))
-        .collect();
+    let layers: Vec<String> =
+        (0..20_000).map(|n| format!(r#""home{n}": {{"salt": "s", "unit": "u"}}"#)).collect();
     let source = format!(
         r#"{{"version": "v", "layers": {{ {} }}, "experiments": [{}]}}"#,
         layers.join(","),
         experiments.join(",")
     );
     let faults = faults_of(source.as_bytes());
-    assert_eq!(faults.len(), limits::FAULT_COUNT_MAX + 1);
-    assert!(
-        faults[0].message.contains("did you mean `home0`?"),
-        "{}",
-        faults[0]
-    );
+    assert_eq!(faults.len(), FAULT_COUNT_MAX + 1);
+    assert!(faults[0].message.contains("did you mean `home0`?"), "{}", faults[0]);
     let last = faults.last().expect("one");
-    assert_eq!(
-        last.to_string(),
-        "the file: and at least 99000 more; mend these first"
-    );
+    assert_eq!(last.to_string(), "the file: and at least 99000 more; mend these first");
 }
 
 #[test]
@@ -1154,7 +943,46 @@ fn blocks_that_all_overlap_take_no_quadratic_time() {
            {{"id": 1, "run_id": 1, "name": "e", "layer": "l", "groups": [{{"name": "g", "blocks": [{}]}}]}}]}}"#,
         blocks.join(",")
     );
-    assert_eq!(faults_of(source.as_bytes()).len(), limits::FAULT_COUNT_MAX + 1);
+    assert_eq!(faults_of(source.as_bytes()).len(), FAULT_COUNT_MAX + 1);
+}
+
+const LARGE: &str = r"(\\pL{1,9}[0-9]{1,9}){1,9}x";
+
+fn load_faults(source: &str) -> Vec<Fault> {
+    match load(source.as_bytes()) {
+        Ok(_) => panic!("no fault: {source}"),
+        Err(faults) => faults,
+    }
+}
+
+#[test]
+fn what_only_the_plan_can_tell_is_a_fault_with_its_pointer() {
+    assert!(load(BASE.as_bytes()).is_ok());
+
+    let large = format!(r#""op": "matches", "value": "{LARGE}""#);
+    let faults = load_faults(&base_with(r#""op": "in", "value": ["tv"]"#, &large));
+    let [fault] = &faults[..] else { panic!("{faults:#?}") };
+    assert_eq!(fault.pointer, "/segments/new/all/1/value");
+    assert!(fault.message.contains("262144 bytes"), "{fault}");
+
+    let in_place = format!(r#""segment": {{ "not": {{ "attr": "platform", {large} }} }}"#);
+    let faults = load_faults(&base_with(r#""segment": "both""#, &in_place));
+    assert_eq!(faults[0].pointer, "/experiments/0/segment/not/value");
+
+    let payload = format!("\"{}\"", "x".repeat(limits::ANSWER_SIZE_MAX));
+    let faults = load_faults(&base_with(r#"{"rows": 5}"#, &payload));
+    let [fault] = &faults[..] else { panic!("{} faults", faults.len()) };
+    assert_eq!(fault.pointer, "/experiments");
+    assert!(fault.message.contains("answer") && fault.message.contains("1048576"), "{fault}");
+}
+
+#[test]
+fn regular_expressions_too_large_are_told_beside_other_faults() {
+    let source =
+        base_with(r#""op": "in", "value": ["tv"]"#, &format!(r#""op": "matches", "value": "{LARGE}""#));
+    let source = source.replace(r#""version": "v1","#, "").replace(r#""id": 2"#, r#""id": 1"#);
+    let pointers: Vec<String> = load_faults(&source).into_iter().map(|fault| fault.pointer).collect();
+    assert_eq!(pointers, ["", "/segments/new/all/1/value", "/experiments/1/id"]);
 }
 
 /// xorshift64*: enough to shake a file, and the same everywhere.
@@ -1169,66 +997,103 @@ impl Random {
     }
 }
 
-#[test]
-fn no_mutation_of_a_golden_file_panics_or_hangs() {
-    let seed = std::env::var("SPLITD_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok())
-        .unwrap_or(0x5EED_u64);
+/// The seed of this run, printed; `SPLITD_SEED` sets another, `SPLITD_ROUNDS` more rounds.
+fn seeded(round_count: u64) -> (Random, u64) {
+    let variable = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
+    let seed = variable("SPLITD_SEED").unwrap_or(0x5EED).max(1);
     println!("SPLITD_SEED={seed}");
-    let mut random = Random(seed.max(1));
-    let edge = include_bytes!("../../../tests/golden/edge.experiments.json").as_slice();
+    (Random(seed), variable("SPLITD_ROUNDS").unwrap_or(round_count))
+}
+
+const GOLDEN_EDGE: &str = include_str!("../../../tests/golden/edge.experiments.json");
+const EXAMPLE: &str = include_str!("../../../systemd/experiments.json");
+
+#[test]
+fn no_mutation_of_a_files_bytes_panics_or_hangs() {
+    let (mut random, round_count) = seeded(1500);
     let words: &[&[u8]] = &[
-        b"{",
-        b"}",
-        b"[",
-        b"]",
-        b",",
-        b":",
-        b"\"",
-        b"\\u",
-        b"\\ud800",
-        b"null",
-        b"1e999",
-        b"-",
-        b"0",
-        b"\xFF",
-        b"\"segment\"",
-        b"\"all\": [",
-        b"\"name\"",
-        b"[[0, 65536]]",
-        b"\"blocks\"",
-        b"\"attr\"",
-        b"\"matches\"",
-        b"\"(a{1000}){1000}\"",
+        b"{", b"}", b"[", b"]", b",", b":", b"\"", b"\\u", b"\\ud800", b"null", b"1e999", b"-", b"0", b"\xFF",
     ];
-    for source in [BASE.as_bytes(), edge] {
-        for _ in 0..1500 {
-            let mut mutated = source.to_vec();
-            for _ in 0..random.below(4) + 1 {
-                let at = random.below(mutated.len() as u64) as usize;
-                let end = (at + random.below(40) as usize).min(mutated.len());
-                match random.below(5) {
-                    0 => mutated[at] = random.below(256) as u8,
-                    1 => drop(mutated.drain(at..end)),
-                    2 => {
-                        let word = words[random.below(words.len() as u64) as usize];
-                        mutated.splice(at..at, word.iter().copied());
-                    }
-                    3 => {
-                        // A piece from elsewhere: keys and values in places of others.
-                        let from = random.below(mutated.len() as u64) as usize;
-                        let to = (from + random.below(60) as usize).min(mutated.len());
-                        let piece = mutated[from..to].to_vec();
-                        mutated.splice(at..end, piece);
-                    }
-                    _ => mutated[at] = mutated[at].wrapping_add(1),
+    for round in 0..round_count {
+        let mut mutated = [BASE, GOLDEN_EDGE, EXAMPLE][round as usize % 3].as_bytes().to_vec();
+        for _ in 0..random.below(4) + 1 {
+            let at = random.below(mutated.len() as u64) as usize;
+            let end = (at + random.below(40) as usize).min(mutated.len());
+            match random.below(4) {
+                0 => mutated[at] = random.below(256) as u8,
+                1 => drop(mutated.drain(at..end)),
+                2 => {
+                    let word = words[random.below(words.len() as u64) as usize];
+                    mutated.splice(at..at, word.iter().copied());
                 }
-                if mutated.is_empty() {
-                    mutated.push(b'{');
-                }
+                _ => mutated[at] = mutated[at].wrapping_add(1),
             }
-            fuzz_experiments_file(&mutated);
+            if mutated.is_empty() {
+                mutated.push(b'{');
+            }
+        }
+        fuzz_experiments_file(&mutated);
+    }
+}
+
+/// Every value of a JSON text, by its place in it.
+fn value_ranges(text: &str, json: &str, ranges: &mut Vec<std::ops::Range<usize>>) {
+    let start = json.as_ptr().addr() - text.as_ptr().addr();
+    ranges.push(start..start + json.len());
+    if json.starts_with('{') {
+        for (_, value) in members(json).expect("an object") {
+            value_ranges(text, value.get(), ranges);
+        }
+    } else if json.starts_with('[') {
+        for value in serde_json::from_str::<Vec<&RawValue>>(json).expect("an array") {
+            value_ranges(text, value.get(), ranges);
         }
     }
+}
+
+#[test]
+fn no_value_in_the_place_of_another_panics_or_hangs() {
+    let (mut random, round_count) = seeded(600);
+    let words = [
+        "null",
+        "true",
+        "0",
+        "-1",
+        "1",
+        "65536",
+        "1e999",
+        "\"\"",
+        "[]",
+        "{}",
+        "[[0,65536]]",
+        "\"(a{1000}){100}\"",
+        "\"\\\\b\"",
+        "{\"all\":[]}",
+        "{\"segment\":\"adults\"}",
+        "\"v1.2\"",
+        "\"contains\"",
+        "\"version\"",
+        "\"finished\"",
+    ];
+    let (mut taken, mut refused) = (0, 0);
+    for round in 0..round_count {
+        let mut mutated = [BASE, GOLDEN_EDGE, EXAMPLE][round as usize % 3].to_owned();
+        for _ in 0..random.below(3) + 1 {
+            let mut ranges = Vec::new();
+            value_ranges(&mutated, mutated.trim(), &mut ranges);
+            // Not the whole file, and not its larger halves time and again.
+            let place = ranges[random.below(ranges.len() as u64 - 1) as usize + 1].clone();
+            let instead = match random.below(3) {
+                0 => words[random.below(words.len() as u64) as usize].to_owned(),
+                _ => mutated[ranges[random.below(ranges.len() as u64) as usize].clone()].to_owned(),
+            };
+            mutated.replace_range(place, &instead);
+        }
+        fuzz_experiments_file(mutated.as_bytes());
+        match check(mutated.as_bytes()) {
+            Ok(_) => taken += 1,
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(taken > 0 && refused > 0, "{taken} taken, {refused} refused: the mutations say nothing");
 }

@@ -77,6 +77,15 @@ pub(super) const TOP: &[Row<Settings>] = &[
             Ok(())
         },
     ),
+    row(
+        "orphan_timeout",
+        "30s",
+        "How long workers serve on when the master is gone and none comes.",
+        |to, value| {
+            to.orphan_timeout = value.duration(ms(0, HOUR))?;
+            Ok(())
+        },
+    ),
 ];
 
 const ROUTES: &[(&str, Route)] = &[

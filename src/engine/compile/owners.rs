@@ -2,11 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use bytemuck::Zeroable;
-
 use super::fragments::{Text, Variants};
 use super::running;
-use crate::engine::bucket::{PREFIX_INLINE_SIZE, SEPARATOR};
+use crate::engine::bucket::{self, PREFIX_INLINE_SIZE, SEPARATOR};
 use crate::engine::catalog::Catalog;
 use crate::engine::layer::{LayerRecord, NOBODY, Run, push_tree};
 use crate::engine::plan::{OverrideKeyRecord, OverrideRecord, TablesBuilder, UnitKindRecord, override_hash};
@@ -79,7 +77,7 @@ fn write_layer(
     }
 
     let run_ends: Vec<u16> = runs.iter().map(|&(end, _)| (end - 1) as u16).collect();
-    let (level_count, levels) = push_tree(&mut tables.ends, &run_ends);
+    let tree_first = push_tree(&mut tables.ends, &run_ends);
     let run_first = tables.runs.len() as u32;
     for (_, owner) in runs {
         let run = owner.map_or(Run { experiment: NOBODY, variant: 0, entry: FALSE, reserved: 0 }, |owner| {
@@ -99,13 +97,13 @@ fn write_layer(
     }
     tables.layers.push(LayerRecord {
         prefix: inline,
+        reciprocal: bucket::reciprocal(layer.bucket_count),
         prefix_start: text.push(&prefix).start,
-        prefix_size: prefix.len() as u16,
-        level_count,
+        prefix_size: prefix.len() as u32,
         bucket_count: layer.bucket_count,
+        tree_first,
         run_first,
-        levels,
-        ..LayerRecord::zeroed()
+        run_count: run_ends.len() as u32,
     });
 }
 

@@ -5,9 +5,9 @@
 
 use super::image::{Header, Index, NONE, Span, Tables};
 use super::{PlanFault, Slot};
-use crate::engine::bucket::PREFIX_INLINE_SIZE;
+use crate::engine::bucket::{self, PREFIX_INLINE_SIZE};
 use crate::engine::catalog::AttributeKind;
-use crate::engine::layer::{EndLine, LEVEL_COUNT_MAX, LINE_WIDTH, LayerRecord, NOBODY};
+use crate::engine::layer::{LINE_WIDTH, LayerRecord, NOBODY, level_sizes};
 use crate::engine::operator::{MATCHED, Operator};
 use crate::engine::segment::{FALSE, Leaf, TRUE};
 use crate::limits::{ATTRIBUTE_COUNT_MAX, BUCKET_COUNT_MAX, NAME_SIZE_MAX, UNIT_KIND_COUNT_MAX};
@@ -108,28 +108,35 @@ impl Verifier<'_, '_> {
     }
 
     fn is_layer(&self, layer: &LayerRecord) -> bool {
-        let level_count = usize::from(layer.level_count);
-        let prefix_size = usize::from(layer.prefix_size);
-        if !(1..=LEVEL_COUNT_MAX).contains(&level_count)
-            || !(1..=BUCKET_COUNT_MAX).contains(&layer.bucket_count)
-            || !within(layer.prefix_start, prefix_size as u32, self.tables.text.len())
-            || prefix_size > NAME_SIZE_MAX + 1
+        let prefix_size = layer.prefix_size as usize;
+        let run_count = layer.run_count as usize;
+        if !(1..=BUCKET_COUNT_MAX).contains(&layer.bucket_count)
+            || layer.reciprocal != bucket::reciprocal(layer.bucket_count)
+            || !(1..=layer.bucket_count).contains(&layer.run_count)
+            || !within(layer.run_first, layer.run_count, self.tables.runs.len())
+            || !within(layer.prefix_start, layer.prefix_size, self.tables.text.len())
+            || !(1..=NAME_SIZE_MAX + 1).contains(&prefix_size)
         {
             return false;
         }
         let prefix = &self.tables.text[layer.prefix_start as usize..][..prefix_size];
+        let (padding, inline) = layer.prefix.split_at(PREFIX_INLINE_SIZE.saturating_sub(prefix_size));
         let prefix_fits =
-            prefix_size > PREFIX_INLINE_SIZE || layer.prefix[PREFIX_INLINE_SIZE - prefix_size..] == *prefix;
-        // No search leads past the widest place that the last bucket reaches from any line.
+            prefix_size > PREFIX_INLINE_SIZE || inline == prefix && padding.iter().all(|&byte| byte == 0);
+        // Line by line, no bucket leads to a place that is not there.
         let last_bucket = (layer.bucket_count - 1) as u16;
-        let mut line_count = 1;
-        for &level in &layer.levels[..level_count] {
-            let lines = self.tables.ends.get(level as usize..).and_then(|ends| ends.get(..line_count));
-            let Some(lines) = lines else { return false };
-            let reach = |(line, ends): (usize, &EndLine)| line * LINE_WIDTH + ends.count_below(last_bucket);
-            line_count = lines.iter().enumerate().map(reach).max().unwrap_or(0) + 1;
-        }
-        prefix_fits && within(layer.run_first, line_count as u32, self.tables.runs.len())
+        let sizes = level_sizes(run_count);
+        let below = sizes[1..].iter().copied().filter(|&size| size > 0).chain([run_count]);
+        let mut tree = self.tables.ends.get(layer.tree_first as usize..).unwrap_or(&[]);
+        let tree_fits = sizes.into_iter().filter(|&size| size > 0).zip(below).all(|(size, below)| {
+            let Some((level, rest)) = tree.split_at_checked(size) else { return false };
+            tree = rest;
+            level
+                .iter()
+                .enumerate()
+                .all(|(line, ends)| line * LINE_WIDTH + ends.count_below(last_bucket) < below)
+        });
+        prefix_fits && tree_fits
     }
 
     fn segments(&self) -> Result<(), PlanFault> {

@@ -156,7 +156,7 @@ fn explain_one<'a>(catalog: &'a Catalog, request: &'a Request, index: usize) -> 
         Verdict::NotRunning => (
             None,
             Outcome::NotRunning,
-            format!("the experiment is {}: it assigns nobody", state_name(experiment.state)),
+            format!("its state is {}: it assigns nobody", state_name(experiment.state)),
         ),
         Verdict::Forced { unit_kind, group } => {
             let kind = &catalog.unit_kinds[unit_kind];
@@ -258,7 +258,7 @@ fn trace<'a>(catalog: &'a Catalog, condition: &'a Condition, request: &'a Reques
                 attr: &attribute.name,
                 op,
                 operand,
-                value: value.map(Cow::Borrowed),
+                value: value.map(plain),
                 mistyped,
             })
         }
@@ -299,12 +299,32 @@ fn written(test: &Test) -> (&'static str, Value) {
             StringTest::Contains(text) => ("contains", text.as_str().into()),
             StringTest::Matches(text) => ("matches", text.as_str().into()),
         },
-        Test::Number(test) => ordered_written(test, |number| Value::from(*number)),
+        Test::Number(test) => ordered_written(test, |number| plain_number(*number)),
         Test::Version(test) => ordered_written(test, |[a, b, c, d]| Value::from(format!("{a}.{b}.{c}.{d}"))),
         Test::BoolEq(truth) => ("eq", Value::Bool(*truth)),
         Test::BoolNe(truth) => ("ne", Value::Bool(*truth)),
         Test::ListAny(texts) => ("contains_any", texts.as_slice().into()),
         Test::ListAll(texts) => ("contains_all", texts.as_slice().into()),
+    }
+}
+
+/// A number as one would write it: 18, not 18.0.
+fn plain_number(number: f64) -> Value {
+    const EXACT: f64 = 9_007_199_254_740_992.0; // 2^53: whole numbers to here are exact
+    if number.fract() == 0.0 && number.abs() <= EXACT {
+        #[allow(clippy::cast_possible_truncation, reason = "whole, and within 2^53")]
+        return Value::from(number as i64);
+    }
+    Value::from(number)
+}
+
+/// A request's value as one would write it.
+fn plain(value: &Value) -> Cow<'_, Value> {
+    match value {
+        Value::Number(number) => {
+            number.as_f64().map_or(Cow::Borrowed(value), |number| Cow::Owned(plain_number(number)))
+        }
+        _ => Cow::Borrowed(value),
     }
 }
 

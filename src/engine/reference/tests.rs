@@ -88,9 +88,7 @@ fn versions_have_one_to_four_parts_below_two_to_the_32() {
 fn buckets_are_pinned_for_ever() {
     // Made by the xxHash authors' C library, over all lengths at which the hash changes its way.
     for line in include_str!("buckets.txt").lines() {
-        let [salt, unit, count, wanted] = line.split('\t').collect::<Vec<_>>()[..] else {
-            panic!("{line}")
-        };
+        let [salt, unit, count, wanted] = line.split('\t').collect::<Vec<_>>()[..] else { panic!("{line}") };
         let count: u32 = count.parse().expect("a count");
         assert_eq!(bucket(salt, unit, count).to_string(), wanted, "{line}");
     }
