@@ -253,15 +253,14 @@ impl<'m> Drain<'m> {
         true
     }
 
-    /// What this instance's rings say of themselves. A ring that moved while it
-    /// was read counts in the next look: no number goes back.
+    /// What this instance's rings say of themselves. What a killed worker tore can't
+    /// be told from a push under way while a ring moves: that is shown when all
+    /// of them stood still for a look, so that no number goes back.
     fn show_rings(&self) {
-        let mut sum = Account::default();
+        let mut sum = Account { settled: true, ..Account::default() };
         for source in self.sources.rings.values().filter(|source| source.own) {
             let Ok(account) = Account::read(source.reader.words()) else { continue };
-            if !account.settled {
-                return;
-            }
+            sum.settled &= account.settled;
             sum.attempted += account.attempted;
             sum.refused_full += account.refused_full;
             sum.refused_oversize += account.refused_oversize;
@@ -270,7 +269,9 @@ impl<'m> Drain<'m> {
             sum.in_ring_size += account.in_ring_size;
         }
         self.metrics.set(Family::ExposuresAttempted, sum.attempted);
-        for (index, count) in [sum.refused_full, sum.refused_oversize, sum.torn].into_iter().enumerate() {
+        let lost = [sum.refused_full, sum.refused_oversize, sum.torn];
+        let shown = if sum.settled { lost.len() } else { lost.len() - 1 };
+        for (index, count) in lost.into_iter().take(shown).enumerate() {
             self.metrics.set_at(Family::ExposuresLost, index, count);
         }
         self.metrics.set(Family::ExposuresInRings, sum.in_ring);

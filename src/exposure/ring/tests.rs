@@ -449,7 +449,6 @@ fn logger_killed_between_write_and_confirmation_sends_the_same_ids_again() {
     }
     killed.confirm(killed.position());
     let (unconfirmed, _) = read_all(&mut killed);
-    drop(killed);
     let mut successor = Reader::attach(words.as_slice()).unwrap();
     assert_eq!(read_all(&mut successor), (unconfirmed, 0));
     successor.confirm(successor.position());
