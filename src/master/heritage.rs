@@ -570,7 +570,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut heritage = prepare(directory.path(), &[]).unwrap();
         heritage.make_rings().unwrap();
-        let count = || std::fs::read_dir(heritage.ring_directory()).map_or(0, Iterator::count);
+        let count = || fs::read_dir(heritage.ring_directory()).map_or(0, Iterator::count);
         assert_eq!(count(), 6, "two for assign/0, assign/1 and bulk/0, none for admin/0");
         let [path, _] = heritage.ring_paths(1);
         let region = Region::open_locked(&path).unwrap();
@@ -581,7 +581,7 @@ mod tests {
         let books = heritage.clear();
         assert_eq!((books.attempted, books.committed, books.waiting), (1, 1, 1));
         assert!(path.exists(), "what is in it is the next instance's to drain");
-        assert_eq!(std::fs::read_dir(heritage.ring_directory()).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(heritage.ring_directory()).unwrap().count(), 1);
     }
 
     #[test]
