@@ -171,7 +171,7 @@ const POOLS: &[(&str, &[(&str, &str)])] = &[
     ("assign", &[("listen", "127.0.0.1:8080"), ("cpus", "all"), ("nice", "-5"), ("routes", "assign,health")]),
     (
         "bulk",
-        &[("listen", "127.0.0.1:8081"), ("workers", "1"), ("nice", "10"), ("routes", "batch,explain,health")],
+        &[("listen", "127.0.0.1:8081"), ("workers", "1"), ("nice", "10"), ("routes", "batch,health")],
     ),
     (
         "admin",
@@ -179,7 +179,7 @@ const POOLS: &[(&str, &[(&str, &str)])] = &[
             ("listen", "127.0.0.1:9080"),
             ("workers", "1"),
             ("nice", "10"),
-            ("routes", "metrics,health,status"),
+            ("routes", "metrics,health"),
         ],
     ),
 ];

@@ -156,23 +156,8 @@ struct Desk<'w> {
 
 /// The workspace, parted so that a slot may be read while an answer is written.
 fn desk(ws: &mut Workspace) -> (&Pool, Desk<'_>) {
-    let Workspace {
-        limits,
-        output,
-        carry,
-        scratch,
-        date,
-        ..
-    } = ws;
-    (
-        carry,
-        Desk {
-            output,
-            scratch,
-            date,
-            limits,
-        },
-    )
+    let Workspace { limits, output, carry, scratch, date, .. } = ws;
+    (carry, Desk { output, scratch, date, limits })
 }
 
 /// What a step came to.
@@ -516,11 +501,7 @@ impl Connection {
             (BodyMode::Lines, length) => {
                 self.phase = Phase::Lines;
                 self.chunked = length == BodyLength::Chunked;
-                self.body_left = if let BodyLength::Known(size) = length {
-                    size as u32
-                } else {
-                    0
-                };
+                self.body_left = if let BodyLength::Known(size) = length { size as u32 } else { 0 };
                 self.lines_begun = false;
                 self.line_dropped = false;
                 self.lines_chunked = head.version == Version::Http11;
@@ -531,11 +512,7 @@ impl Connection {
         if awaited && head.expect == Expect::Continue && rest.is_empty() {
             Out::new(desk.output).push(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
-        if admission.body == BodyMode::Lines {
-            Begun::Done(0)
-        } else {
-            Begun::Kept
-        }
+        if admission.body == BodyMode::Lines { Begun::Done(0) } else { Begun::Kept }
     }
 
     /// Answers the request that was put together in the front.
@@ -645,11 +622,7 @@ impl Connection {
         desk: &mut Desk<'_>,
         service: &mut S,
     ) {
-        let mode = AnswerMode {
-            head_only,
-            close: true,
-            keep_alive: false,
-        };
+        let mode = AnswerMode { head_only, close: true, keep_alive: false };
         let mut outcome = None;
         Answer::new(desk.output, desk.date.line(), mode, &mut outcome).problem(status, reason);
         service.refused(status, reason);
@@ -672,9 +645,7 @@ impl Connection {
             // Its answer has left already.
             Phase::Discard => {}
             Phase::Lines if self.lines_begun => {
-                self.write_line(&mut desk, service, |_, _, _, out| {
-                    out.push_problem(status, reason)
-                });
+                self.write_line(&mut desk, service, |_, _, _, out| out.push_problem(status, reason));
                 service.refused(status, reason);
             }
             _ => self.refuse_framing(status, reason, head_only, &mut desk, service),
@@ -685,17 +656,11 @@ impl Connection {
     /// Is the request whose body is being put together a HEAD?
     fn head_method_in_front(&self, ws: &Workspace) -> bool {
         matches!(self.phase, Phase::Body | Phase::Chunked)
-            && self
-                .carry
-                .as_ref()
-                .is_some_and(|slot| ws.carry.slot(slot).starts_with(b"HEAD "))
+            && self.carry.as_ref().is_some_and(|slot| ws.carry.slot(slot).starts_with(b"HEAD "))
     }
 
     fn time_out<S: Service>(&mut self, reason: &'static str, ws: &mut Workspace, service: &mut S) {
-        assert!(
-            ws.output.is_empty(),
-            "another connection's output was left in the worker's buffer"
-        );
+        assert!(ws.output.is_empty(), "another connection's output was left in the worker's buffer");
         self.refuse_body(Status::RequestTimeout, reason, ws, service);
         self.place = Place::Shared;
     }

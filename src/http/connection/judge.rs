@@ -12,15 +12,13 @@ pub(super) fn judge<S: Service>(
     limits: &Limits,
     service: &mut S,
 ) -> Result<Admission, Refusal> {
-    let admission = service
-        .admit(head)
-        .map_err(|refusal| match (refusal.status, head.method) {
-            // RFC 9110 9.1: 405 is for methods the server knows.
-            (Status::MethodNotAllowed, Method::Unknown) => {
-                Refusal::new(Status::NotImplemented, "the method is not known")
-            }
-            _ => refusal,
-        })?;
+    let admission = service.admit(head).map_err(|refusal| match (refusal.status, head.method) {
+        // RFC 9110 9.1: 405 is for methods the server knows.
+        (Status::MethodNotAllowed, Method::Unknown) => {
+            Refusal::new(Status::NotImplemented, "the method is not known")
+        }
+        _ => refusal,
+    })?;
     let body_size_max = match admission.body {
         BodyMode::Whole => admission.body_size_max.min(limits.body_size_max as u32),
         BodyMode::Lines => admission.body_size_max,
@@ -28,31 +26,18 @@ pub(super) fn judge<S: Service>(
     if matches!(head.body, BodyLength::Known(size) if size > u64::from(body_size_max)) {
         return Err(Refusal::new(Status::ContentTooLarge, "the body is too large"));
     }
-    if !head
-        .content_type
-        .is_none_or(|content_type| takes(admission.media, content_type))
-    {
-        return Err(Refusal::new(
-            Status::UnsupportedMediaType,
-            "the content type is not JSON",
-        ));
+    if !head.content_type.is_none_or(|content_type| takes(admission.media, content_type)) {
+        return Err(Refusal::new(Status::UnsupportedMediaType, "the content type is not JSON"));
     }
     if head.expect == Expect::Other {
-        return Err(Refusal::new(
-            Status::ExpectationFailed,
-            "no expectation but 100-continue is met",
-        ));
+        return Err(Refusal::new(Status::ExpectationFailed, "no expectation but 100-continue is met"));
     }
     Ok(admission)
 }
 
 fn takes(media: Media, content_type: &[u8]) -> bool {
     // Parameters (a charset, say) change nothing: JSON is UTF-8 (RFC 8259 8.1).
-    let essence = content_type
-        .split(|&byte| byte == b';')
-        .next()
-        .unwrap_or_default()
-        .trim_ascii();
+    let essence = content_type.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
     let is = |name: &str| essence.eq_ignore_ascii_case(name.as_bytes());
     let ends = |suffix: &str| {
         essence.len() > suffix.len()
@@ -95,9 +80,7 @@ pub(super) fn body_end(length: BodyLength, rest: &[u8]) -> Option<usize> {
                     Next::End => return Some(at),
                     Next::More => return None,
                     Next::Data(size) => {
-                        let size = usize::try_from(size)
-                            .ok()
-                            .filter(|&size| size <= rest.len() - at)?;
+                        let size = usize::try_from(size).ok().filter(|&size| size <= rest.len() - at)?;
                         decoder.data_taken(size);
                         at += size;
                     }

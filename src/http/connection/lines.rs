@@ -98,11 +98,7 @@ impl Connection {
         self.lines_begun = true;
         // Without chunks only the connection's end marks the answer's.
         self.keep_alive &= self.lines_chunked && !self.draining;
-        let mode = AnswerMode {
-            head_only: false,
-            close: !self.keep_alive,
-            keep_alive: false,
-        };
+        let mode = AnswerMode { head_only: false, close: !self.keep_alive, keep_alive: false };
         let mut outcome = None;
         let mut head = Answer::new(desk.output, desk.date.line(), mode, &mut outcome).start(Status::Ok);
         service.lines_begin(self.admitted(), &mut LinesHead::new(&mut head));
@@ -150,24 +146,15 @@ impl Connection {
         write(service, self.admitted(), desk.scratch, &mut out);
         if out.overflowed() || desk.output.position() == begin || !desk.output.has_tail_room() {
             desk.output.truncate(begin);
-            Out::new(desk.output).push_problem(
-                Status::InternalServerError,
-                "the line got no answer that the server allows",
-            );
+            Out::new(desk.output)
+                .push_problem(Status::InternalServerError, "the line got no answer that the server allows");
         }
-        if desk
-            .output
-            .written_mut(begin, desk.output.position() - begin)
-            .last()
-            != Some(&b'\n')
-        {
+        if desk.output.written_mut(begin, desk.output.position() - begin).last() != Some(&b'\n') {
             Out::new(desk.output).push(b"\n");
         }
         if self.lines_chunked {
             let mut size = desk.output.position() - begin;
-            let place = desk
-                .output
-                .written_mut(begin - SIZE_PLACE.len(), SIZE_PLACE.len() - 2);
+            let place = desk.output.written_mut(begin - SIZE_PLACE.len(), SIZE_PLACE.len() - 2);
             for digit in place.iter_mut().rev() {
                 *digit = b"0123456789abcdef"[size & 0xF];
                 size >>= 4;
