@@ -89,6 +89,7 @@ for_each_backend! {
         let mut daemon = Plan::new(io, "edge.experiments.json").workers(2).start();
         let load = Load::start(daemon.assign(), 8);
         load.more(500);
+        daemon.expect("event=takeover");
         let logger = daemon.child("logger").unwrap();
         let others: Vec<i32> = daemon.children().into_iter().map(|(pid, _)| pid).filter(|pid| *pid != logger).collect();
         daemon.expect("event=master_gone");
