@@ -8,8 +8,6 @@
 //! request ─ http scanner ─► Units + Facts ────────────► Plan::decide ─► Decision
 //! ```
 
-#[cfg(test)]
-pub(crate) mod arbitrary;
 pub mod assignment;
 pub mod attributes;
 pub mod bucket;
@@ -20,3 +18,6 @@ pub mod operator;
 pub mod plan;
 pub mod reference;
 pub mod segment;
+
+#[cfg(test)]
+pub(crate) mod arbitrary;

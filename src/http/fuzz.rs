@@ -172,16 +172,11 @@ pub fn fuzz_request_head(data: &[u8]) {
 /// Three connections on one worker with a slot of each kind; `data` is both
 /// what they send and what happens to them.
 fn churn(data: &[u8], workspace: &mut Workspace) {
-    let now = Now {
-        mono_ns: 0,
-        unix_us: 0,
-    };
+    let now = Now { mono_ns: 0, unix_us: 0 };
     let mut connections = [(); 3].map(|()| Connection::new());
     let refused_before = workspace.carry_refused();
     for (number, piece) in data.chunks(23).enumerate() {
-        let happening = piece
-            .iter()
-            .fold(number, |sum, &byte| sum.wrapping_mul(31) + usize::from(byte));
+        let happening = piece.iter().fold(number, |sum, &byte| sum.wrapping_mul(31) + usize::from(byte));
         let connection = &mut connections[happening % 3];
         match happening / 3 % 12 {
             0 => connection.handle_eof(now, workspace, &mut Mirror),

@@ -30,10 +30,7 @@ pub struct QueryOptions {
 
 impl Default for QueryOptions {
     fn default() -> Self {
-        Self {
-            payloads: false,
-            exposure: true,
-        }
+        Self { payloads: false, exposure: true }
     }
 }
 
@@ -57,18 +54,12 @@ pub fn scan_query<'a, F: Fields<'a>>(
     scratch: &'a mut [u8],
     fields: &mut F,
 ) -> Result<Scanned<'a>, ScanFault<'a>> {
-    assert!(
-        scratch.len() >= scratch_size(query.len()),
-        "the scratch is too short for the query string"
-    );
+    assert!(scratch.len() >= scratch_size(query.len()), "the scratch is too short for the query string");
     let (texts, context) = scratch.split_at_mut(query.len());
     let mut scan = QueryScan {
         query,
         texts: Scratch(texts),
-        context: Context {
-            bytes: context,
-            size: 0,
-        },
+        context: Context { bytes: context, size: 0 },
         seen: Slots::default(),
         repeated: false,
         units: UnitList::default(),
@@ -89,19 +80,10 @@ pub fn scan_query<'a, F: Fields<'a>>(
             scan.pair(pair, true, fields)?;
         }
     }
-    let QueryScan {
-        context,
-        units,
-        options,
-        ..
-    } = scan;
+    let QueryScan { context, units, options, .. } = scan;
     units.tell(fields)?;
     let QueryOptions { payloads, exposure } = options;
-    Ok(Scanned {
-        context: context.close(),
-        payloads,
-        exposure,
-    })
+    Ok(Scanned { context: context.close(), payloads, exposure })
 }
 
 /// The request's own options from a query string; other names are passed
@@ -117,16 +99,10 @@ pub fn query_options(query: Option<&str>) -> Result<QueryOptions, ScanFault<'sta
         for text in [name, value] {
             if let Some(fault) = Decoder(text.as_bytes()).find_map(Result::err) {
                 let offset = offset_in(query, text) + text.len() - fault.left;
-                return Err(ScanFault::Query {
-                    offset,
-                    reason: BAD_ESCAPE,
-                });
+                return Err(ScanFault::Query { offset, reason: BAD_ESCAPE });
             }
         }
-        for (option, place) in [
-            (PAYLOADS, &mut options.payloads),
-            (EXPOSURE, &mut options.exposure),
-        ] {
+        for (option, place) in [(PAYLOADS, &mut options.payloads), (EXPOSURE, &mut options.exposure)] {
             if decodes_to(name, option) {
                 *place = truth(|word| decodes_to(value, word)).ok_or(ScanFault::Option { name: option })?;
             }
@@ -189,11 +165,7 @@ impl<'a> QueryScan<'a> {
         let name = self.texts.borrow(name_text);
         let option = [PAYLOADS, EXPOSURE].into_iter().find(|&option| option == name);
         if let Some(option) = option {
-            return if again {
-                Ok(())
-            } else {
-                self.option(option, raw_value)
-            };
+            return if again { Ok(()) } else { self.option(option, raw_value) };
         }
         match fields.query_name(name) {
             QueryName::Unit if again => {}
@@ -359,18 +331,13 @@ fn decode<'a>(raw: &'a str, scratch: &mut Scratch<'a>) -> Result<Text<'a>, Perce
     scratch.0[..plain_size].copy_from_slice(plain);
     let mut size = plain_size;
     for byte in Decoder(encoded) {
-        scratch.0[size] = byte.map_err(|bad| PercentFault {
-            offset: raw.len() - bad.left,
-            reason: BAD_ESCAPE,
-        })?;
+        scratch.0[size] =
+            byte.map_err(|bad| PercentFault { offset: raw.len() - bad.left, reason: BAD_ESCAPE })?;
         size += 1;
     }
     match std::str::from_utf8(&scratch.0[..size]) {
         Ok(_) => Ok(Text::Written(size)),
-        Err(_) => Err(PercentFault {
-            offset: 0,
-            reason: "not UTF-8 once decoded",
-        }),
+        Err(_) => Err(PercentFault { offset: 0, reason: "not UTF-8 once decoded" }),
     }
 }
 
@@ -402,9 +369,7 @@ impl Iterator for Decoder<'_> {
             [] => None,
             [b'%', high, low, ref rest @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
                 self.0 = rest;
-                Some(Ok(
-                    super::chunked::hex_value(high) << 4 | super::chunked::hex_value(low)
-                ))
+                Some(Ok(super::chunked::hex_value(high) << 4 | super::chunked::hex_value(low)))
             }
             [b'%', ..] => {
                 self.0 = &[];

@@ -98,10 +98,7 @@ pub struct HeadFault {
 }
 
 const fn bad(reason: &'static str) -> HeadFault {
-    HeadFault {
-        status: Status::BadRequest,
-        reason,
-    }
+    HeadFault { status: Status::BadRequest, reason }
 }
 
 /// Where a head ends, or how far was looked.
@@ -149,15 +146,9 @@ pub fn scan_head(bytes: &[u8], scanned: usize, head_size_max: usize) -> Result<H
         return Ok(HeadScan::Partial(window.len()));
     }
     Err(if memchr::memchr(b'\n', window).is_none() {
-        HeadFault {
-            status: Status::UriTooLong,
-            reason: "the request line is too long",
-        }
+        HeadFault { status: Status::UriTooLong, reason: "the request line is too long" }
     } else {
-        HeadFault {
-            status: Status::HeaderFieldsTooLarge,
-            reason: "the request's head is too large",
-        }
+        HeadFault { status: Status::HeaderFieldsTooLarge, reason: "the request's head is too large" }
     })
 }
 
@@ -176,11 +167,7 @@ pub fn parse_head(bytes: &[u8]) -> Result<Head<'_>, HeadFault> {
     let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version) else {
         return Err(bad("the request line is malformed"));
     };
-    let version = if version == 0 {
-        Version::Http10
-    } else {
-        Version::Http11
-    };
+    let version = if version == 0 { Version::Http10 } else { Version::Http11 };
     let method = parse_method(method);
     let (path, query) = parse_target(method, target)?;
     let mut fields = FieldLines::default();
@@ -200,25 +187,19 @@ pub fn parse_head(bytes: &[u8]) -> Result<Head<'_>, HeadFault> {
             None => BodyLength::None,
         },
         // RFC 9110 10.1.1: a 1.0 client cannot mean it.
-        expect: if version == Version::Http10 {
-            Expect::None
-        } else {
-            fields.expect
-        },
+        expect: if version == Version::Http10 { Expect::None } else { fields.expect },
         keep_alive: !fields.close && (version == Version::Http11 || fields.keep_alive),
     })
 }
 
 fn parse_fault(error: httparse::Error, bytes: &[u8]) -> HeadFault {
     match error {
-        httparse::Error::TooManyHeaders => HeadFault {
-            status: Status::HeaderFieldsTooLarge,
-            reason: "the request has too many headers",
-        },
-        httparse::Error::Version if names_other_version(bytes) => HeadFault {
-            status: Status::VersionNotSupported,
-            reason: "only HTTP/1.0 and HTTP/1.1 are spoken",
-        },
+        httparse::Error::TooManyHeaders => {
+            HeadFault { status: Status::HeaderFieldsTooLarge, reason: "the request has too many headers" }
+        }
+        httparse::Error::Version if names_other_version(bytes) => {
+            HeadFault { status: Status::VersionNotSupported, reason: "only HTTP/1.0 and HTTP/1.1 are spoken" }
+        }
         httparse::Error::Version => bad("the request line does not end with an HTTP version"),
         httparse::Error::Token => bad("the request line is malformed"),
         httparse::Error::HeaderName => {
@@ -296,10 +277,7 @@ fn absolute_form(target: &str) -> Result<&str, HeadFault> {
         return Err(bad("the request target is neither a path nor an http URI"));
     };
     let rest = &target[scheme_size..];
-    let authority_size = rest
-        .bytes()
-        .position(|byte| matches!(byte, b'/' | b'?'))
-        .unwrap_or(rest.len());
+    let authority_size = rest.bytes().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
     let (authority, origin) = rest.split_at(authority_size);
     if authority.is_empty() || !is_host(authority.as_bytes()) {
         return Err(bad("the request target names no valid host"));
@@ -404,9 +382,7 @@ fn parse_content_length(value: &[u8]) -> Result<u64, HeadFault> {
     }
     value
         .iter()
-        .try_fold(0u64, |sum, digit| {
-            sum.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
-        })
+        .try_fold(0u64, |sum, digit| sum.checked_mul(10)?.checked_add(u64::from(digit - b'0')))
         .ok_or(bad("Content-Length is too large a number"))
 }
 
@@ -418,16 +394,11 @@ fn parse_transfer_encoding(value: &[u8]) -> Result<bool, HeadFault> {
         return Ok(true);
     }
     let mut codings = value.rsplit(|&byte| byte == b',').map(<[u8]>::trim_ascii);
-    let last_is_chunked = codings
-        .next()
-        .is_some_and(|last| last.eq_ignore_ascii_case(b"chunked"));
+    let last_is_chunked = codings.next().is_some_and(|last| last.eq_ignore_ascii_case(b"chunked"));
     let others_are_other =
         codings.all(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"chunked"));
     Err(if last_is_chunked && others_are_other {
-        HeadFault {
-            status: Status::NotImplemented,
-            reason: "no transfer coding but chunked is known",
-        }
+        HeadFault { status: Status::NotImplemented, reason: "no transfer coding but chunked is known" }
     } else {
         bad("Transfer-Encoding is not `chunked`")
     })
@@ -487,9 +458,8 @@ fn is_host(value: &[u8]) -> bool {
         }
     };
     let bracketed = value.first() == Some(&b'[');
-    let host_is_sound = host
-        .iter()
-        .all(|&byte| CLASSES[usize::from(byte)] & HOST != 0 || (bracketed && byte == b':'));
+    let host_is_sound =
+        host.iter().all(|&byte| CLASSES[usize::from(byte)] & HOST != 0 || (bracketed && byte == b':'));
     let port_is_sound = match port {
         [] => true,
         [b':', digits @ ..] => digits.iter().all(u8::is_ascii_digit),

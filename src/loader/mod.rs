@@ -4,10 +4,10 @@
 //! that hangs, crashes or fills it touches nothing else.
 //!
 //! ```text
-//! source ([`file`]) ─ check, compile ─┬─ Report::Plan    + sealed memfd: the plan's image
+//! source ([`mod@file`]) ─ check, compile ─┬─ Report::Plan    + sealed memfd: the plan's image
 //!                                     └─ Report::Refused + sealed memfd: the faults, a line each
 //! ```
-//! To add a source: a file beside [`file`] and an arm in [`run`].
+//! To add a source: a file beside [`mod@file`] and an arm in [`run`].
 
 pub mod file;
 

@@ -24,13 +24,18 @@ use super::sources::{Source, Sources};
 use crate::clock::Now;
 use crate::exposure::record;
 use crate::exposure::ring::{Account, Step};
-use crate::limits::{BATCH_COUNT, RING_TURN_SIZE};
+use crate::limits::{BATCH_COUNT, BATCH_SIZE, RING_TURN_SIZE};
 use crate::metrics::{Block, Family};
 
 /// How often rings are looked for, and damage is reported.
 const SCAN_INTERVAL: Duration = Duration::from_millis(200);
 /// Cells of the delivered and corrupt families: this instance's rings, earlier ones'.
 const EARLIER: usize = 1;
+
+/// Steps of a ring's turn, and rounds for a batch, at most: damage adds nothing to
+/// a batch, and a worker gone wild could write it for ever.
+const TURN_STEP_COUNT_MAX: usize = RING_TURN_SIZE / 16;
+const ROUND_COUNT_MAX: usize = 2 * BATCH_SIZE / RING_TURN_SIZE;
 
 /// What one turn found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -226,7 +231,7 @@ impl<'m> Drain<'m> {
     /// read to their ends or the batch is full.
     fn fill_bytes(&mut self, batch: &mut Batch) -> bool {
         let first = self.first;
-        loop {
+        for _ in 0..ROUND_COUNT_MAX {
             let mut waiting = false;
             // Twice the map, the part behind `first` and the part before it: once round.
             for part in [first..SourceKey::MAX, 0..first] {
@@ -245,17 +250,17 @@ impl<'m> Drain<'m> {
                 return false;
             }
         }
+        true
     }
 
-    /// What this instance's rings say of themselves. A ring that moved while it
-    /// was read counts in the next look: no number goes back.
+    /// What this instance's rings say of themselves. What a killed worker tore can't
+    /// be told from a push under way while a ring moves: that is shown when all
+    /// of them stood still for a look, so that no number goes back.
     fn show_rings(&self) {
-        let mut sum = Account::default();
+        let mut sum = Account { settled: true, ..Account::default() };
         for source in self.sources.rings.values().filter(|source| source.own) {
             let Ok(account) = Account::read(source.reader.words()) else { continue };
-            if !account.settled {
-                return;
-            }
+            sum.settled &= account.settled;
             sum.attempted += account.attempted;
             sum.refused_full += account.refused_full;
             sum.refused_oversize += account.refused_oversize;
@@ -264,7 +269,9 @@ impl<'m> Drain<'m> {
             sum.in_ring_size += account.in_ring_size;
         }
         self.metrics.set(Family::ExposuresAttempted, sum.attempted);
-        for (index, count) in [sum.refused_full, sum.refused_oversize, sum.torn].into_iter().enumerate() {
+        let lost = [sum.refused_full, sum.refused_oversize, sum.torn];
+        let shown = if sum.settled { lost.len() } else { lost.len() - 1 };
+        for (index, count) in lost.into_iter().take(shown).enumerate() {
             self.metrics.set_at(Family::ExposuresLost, index, count);
         }
         self.metrics.set(Family::ExposuresInRings, sum.in_ring);
@@ -303,7 +310,10 @@ enum Given {
 
 fn take_turn(source: &mut Source, batch: &mut Batch) -> Given {
     let begin = batch.bytes.len();
-    while batch.bytes.len() - begin < RING_TURN_SIZE {
+    for _ in 0..TURN_STEP_COUNT_MAX {
+        if batch.bytes.len() - begin >= RING_TURN_SIZE {
+            break;
+        }
         let room = batch.room();
         match source.reader.next(&mut batch.bytes, room) {
             Ok(Step::Empty) => {
@@ -325,10 +335,10 @@ fn take_turn(source: &mut Source, batch: &mut Batch) -> Given {
                 source.damage = (source.damage.0 + 1, source.damage.1 + size);
             }
             Err(fault) => {
-                if source.fault != Some(fault) {
+                if source.fault.is_none() {
                     log::error!("event=ring_unreadable file={} error=\"{fault}\"", source.path.display());
-                    source.fault = Some(fault);
                 }
+                source.fault = Some(fault);
                 return Given::All;
             }
         }

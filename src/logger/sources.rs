@@ -151,7 +151,10 @@ impl Sources {
                 continue;
             }
             match self.take(instance, ring, &path) {
-                Ok(()) | Err(Refusal::NotYet) => {}
+                Ok(()) => {}
+                // Who was making it is gone, and nobody will finish it.
+                Err(Refusal::NotYet) if instance != self.own_instance => remove_unfinished(&path),
+                Err(Refusal::NotYet) => {}
                 Err(refusal) => {
                     log::error!(
                         "event=ring_refused file={} error=\"{refusal}\" it is left where it is",
@@ -230,6 +233,15 @@ fn remove_if_free(source: &mut Source) -> bool {
     let removed = is_served && remove_file(&source.path);
     let _ = source.probe.unlock();
     removed
+}
+
+/// Removes a ring that an earlier instance did not get to make, if nobody has it.
+fn remove_unfinished(path: &Path) {
+    if let Ok(file) = File::open(path)
+        && file.try_lock().is_ok()
+    {
+        remove_file(path);
+    }
 }
 
 fn remove_file(path: &Path) -> bool {

@@ -221,6 +221,7 @@ fn rings_of_earlier_instances_are_drained_beside_the_new_and_removed() {
     let house = House::new();
     house.make_ring(7, 0);
     house.make_ring(7, 3);
+    fs::write(house.ring_path(7, 4), vec![0; 8192]).unwrap();
     let old = push(&Region::open_file(&house.ring_path(7, 0)).unwrap(), 300, 500);
     // An old worker still holds its ring.
     let held = Region::open_locked(&house.ring_path(7, 3)).unwrap();

@@ -150,8 +150,9 @@ impl Master {
             }
             for route in pool.routes.iter().filter(|route| heritage::route_group(**route).is_none()) {
                 log::info!(
-                    "event=route_missing pool={} route={route:?} note=\"not in this build yet\"",
-                    pool.name
+                    "event=route_missing pool={} route={} note=\"not in this build yet\"",
+                    pool.name,
+                    format!("{route:?}").to_lowercase(),
                 );
             }
         }

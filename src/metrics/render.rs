@@ -111,7 +111,7 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         for line in [
             "splitd_instance_state 1",
-            "splitd_exposures_delivered_total 5",
+            "splitd_exposures_delivered_total{rings=\"own\"} 5",
             "# TYPE splitd_requests_total counter",
             "splitd_requests_total{pool=\"assign\",route=\"assign\",status=\"200\"} 4",
             "splitd_requests_total{pool=\"a\\\"b\",route=\"assign\",status=\"200\"} 2",

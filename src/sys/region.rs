@@ -19,6 +19,7 @@ use std::path::Path;
 use std::ptr::NonNull;
 use std::slice;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl, posix_fallocate};
@@ -29,6 +30,10 @@ use nix::sys::mman::{MapFlags, ProtFlags, mlock, mmap, mmap_anonymous, munmap};
 const PAGE_SIZE: usize = 4096;
 /// What makes a memfd's bytes immutable.
 const SEALS: SealFlag = SealFlag::F_SEAL_WRITE.union(SealFlag::F_SEAL_SHRINK).union(SealFlag::F_SEAL_GROW);
+
+/// How long somebody else's test of a lock may take.
+const LOCK_ATTEMPT_COUNT: usize = 5;
+const LOCK_ATTEMPT_WAIT: Duration = Duration::from_millis(2);
 
 /// What the mapping is made of, and so what it may hand out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,10 +92,7 @@ impl Region {
     /// gone or was replaced while it was being locked; else as [`Region::open_file`].
     pub fn open_locked(path: &Path) -> io::Result<Region> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
-        file.try_lock().map_err(|fault| match fault {
-            TryLockError::WouldBlock => io::Error::from(io::ErrorKind::WouldBlock),
-            TryLockError::Error(fault) => fault,
-        })?;
+        lock(&file)?;
         // Whoever removes a file does so under its lock: one that is still in
         // its place now stays there.
         let (ours, found) = (file.metadata()?, std::fs::metadata(path)?);
@@ -257,6 +259,22 @@ pub fn seal(bytes: &[u8]) -> io::Result<OwnedFd> {
     file.write_all(bytes)?;
     fcntl(&file, FcntlArg::F_ADD_SEALS(SEALS | SealFlag::F_SEAL_SEAL))?;
     Ok(file.into())
+}
+
+/// Takes a file's lock, where nobody holds it for longer than it takes to test it:
+/// the logger does that, for an instant.
+fn lock(file: &File) -> io::Result<()> {
+    for _ in 1..LOCK_ATTEMPT_COUNT {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_ATTEMPT_WAIT),
+            Err(TryLockError::Error(fault)) => return Err(fault),
+            Ok(()) => return Ok(()),
+        }
+    }
+    file.try_lock().map_err(|fault| match fault {
+        TryLockError::WouldBlock => io::ErrorKind::WouldBlock.into(),
+        TryLockError::Error(fault) => fault,
+    })
 }
 
 fn size_of_file(file: &File) -> io::Result<NonZeroUsize> {

@@ -218,8 +218,10 @@ fn serve(setup: Setup) -> Result<(), Fault> {
     let mut backend = Backend::new(&options, listeners, Control::new(channel, &options), block)?;
     let mut region = Region::map_sealed(&plan).map_err(Fault::Map)?;
     drop(plan);
+    Plan::open(region.bytes())?;
     loop {
-        let plan = Plan::open(region.bytes())?;
+        // Opened, that is checked through, when it came; nobody can change it since.
+        let plan = Plan::attach(region.bytes())?;
         let taken = clock::now();
         block.add(Family::PlansTaken, 1);
         block.set(Family::PlanExperiments, plan.experiment_count() as u64);

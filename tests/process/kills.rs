@@ -89,6 +89,7 @@ for_each_backend! {
         let mut daemon = Plan::new(io, "edge.experiments.json").workers(2).start();
         let load = Load::start(daemon.assign(), 8);
         load.more(500);
+        daemon.expect("event=takeover");
         let logger = daemon.child("logger").unwrap();
         let others: Vec<i32> = daemon.children().into_iter().map(|(pid, _)| pid).filter(|pid| *pid != logger).collect();
         daemon.expect("event=master_gone");
@@ -118,5 +119,25 @@ for_each_backend! {
         for client in &mut clients {
             assert_eq!(client.receive().expect("the successor answers").status, 200);
         }
+    }
+
+    a_neighbour_serves_the_socket_of_a_worker_that_waits_to_be_replaced(io) {
+        let mut daemon = Plan::new(io, "edge.experiments.json").workers(2).start();
+        daemon.expect("event=ended process=assign/0");
+        daemon.expect("event=restart_waits process=assign/0");
+        // Each death doubles the wait before the next successor.
+        for _ in 0..5 {
+            daemon.kill_child("assign/0");
+        }
+        let worker = daemon.child("assign/0").unwrap();
+        signal(worker, nix::sys::signal::Signal::SIGKILL);
+        wait_until("its socket to be adopted", || daemon.log().matches("event=socket_adopted").count() >= 1
+            && daemon.child("assign/0").is_none());
+        let mut clients: Vec<Client> = (0..64).map(|_| Client::connect(daemon.assign())).collect();
+        for client in &mut clients {
+            assert_eq!(client.get("/v1/assign?user_id=1").status, 200);
+        }
+        let neighbour_alone = daemon.child("assign/0").is_none();
+        assert!(neighbour_alone, "all were answered before a successor was there");
     }
 }

@@ -294,7 +294,8 @@ impl Drop for Daemon {
         let unexpected = self.unexpected();
         if self.master.is_some() {
             self.orphans.extend(self.children().into_iter().map(|(pid, _)| pid));
-            let master = self.master.as_mut().unwrap();
+        }
+        if let Some(master) = &mut self.master {
             let _ = master.kill();
             let _ = master.wait();
         }

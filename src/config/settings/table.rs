@@ -150,10 +150,15 @@ pub(super) const POOL: &[Row<Pool>] = &[
         to.nice = value.number(-20..=19)? as i32;
         Ok(())
     }),
-    row("routes", "", "What it answers: assign, batch, explain, health, metrics, status.", |to, value| {
-        to.routes = value.choices(ROUTES)?;
-        Ok(())
-    }),
+    row(
+        "routes",
+        "",
+        "What it answers: assign, batch, health, metrics (explain and status are to come).",
+        |to, value| {
+            to.routes = value.choices(ROUTES)?;
+            Ok(())
+        },
+    ),
     row(
         "validation",
         "lenient",

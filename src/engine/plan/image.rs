@@ -8,7 +8,7 @@
 //! Rows refer to one another by index, and to texts by [`Span`]; there are no
 //! pointers, so the same bytes serve every process that maps them.
 //!
-//! Adding a table is one row in [`tables!`] below, and its checks in `verify`.
+//! Adding a table is one row in `tables!` below, and its checks in `verify`.
 //! Whatever changes the meaning of the bytes raises [`LAYOUT_VERSION`].
 
 use std::ops::Range;

@@ -1,9 +1,11 @@
 //! The plan against its plain twin, the golden vectors, and damage.
 
+#[cfg(test)] // this file is; the reader of the layering table is told so here
+use crate::config::check::check;
+
 use serde_json::Value as Json;
 
 use super::*;
-use crate::config::check::check;
 use crate::engine::arbitrary::{self, Random};
 use crate::engine::attributes::Value;
 use crate::engine::catalog::Catalog;

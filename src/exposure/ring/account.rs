@@ -10,7 +10,8 @@ use super::{
 };
 
 /// How often a moving ring is read again before its books are taken as they are.
-const ATTEMPT_COUNT: usize = 16;
+/// Few: a full ring takes a millisecond to walk, and a busy one never stands still.
+const ATTEMPT_COUNT: usize = 4;
 
 /// What became of every number a ring has handed out.
 ///

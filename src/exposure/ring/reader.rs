@@ -1,14 +1,14 @@
 //! The consumer's end of a ring.
 //!
-//! **Damage.** A record whose checksum or number does not hold is skipped. Its
-//! length is trusted where it leads to the tail, or to a record or pad that
-//! verifies: then exactly one record is lost. Where it does not, the reader
+//! **Damage.** Behind a record whose checksum or number does not hold, the reader
 //! looks on, word by word, for the next record or pad that verifies, which the
-//! checksum's position makes unambiguous; finding none, it goes on at the tail.
+//! position in the checksum makes unambiguous; finding none, it goes on at the
+//! tail. A damaged length is never followed: it might lead over a sound record.
 //! How many records were damaged is read off the sequence numbers, when the next
-//! good one comes: of its gap, one for each record skipped by a trusted length,
-//! or all of it where the framing was lost (numbers refused in between then count
-//! as corrupt too: they can't be told apart).
+//! good one comes: of its gap, one for each place where the damaged record's
+//! length agrees with where the reader went on, and otherwise as many as the
+//! bytes skipped could hold (numbers refused in between may then count as corrupt
+//! too: they can't be told apart).
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -20,9 +20,6 @@ use super::{
 };
 use crate::limits::EXPOSURE_SIZE_MAX;
 
-/// `pending` where the framing was lost: all of the next gap is damage.
-const PENDING_ALL: u64 = u64::MAX;
-
 /// How far a ring was read, with the counts up to there. What
 /// [`Reader::confirm`] puts in force, all at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -32,7 +29,7 @@ pub struct Position {
     pub(super) corrupt: u64,
     /// The number that the next record has if none was lost.
     pub(super) expected: u64,
-    /// Damaged records that wait for the next good number to be counted.
+    /// Damaged records, at most, that wait for the next good number to be counted.
     pub(super) pending: u64,
 }
 
@@ -252,12 +249,12 @@ impl<W: AsRef<[AtomicU64]>> Reader<W> {
             match frame(self.words(), self.capacity, self.position.head, self.tail) {
                 // At most two in a row: the tail is within one lap.
                 Frame::Pad { size } => self.position.head += size,
-                Frame::Broken => return Ok(self.resynchronise()),
+                Frame::Broken => return Ok(self.skip_damage()),
                 Frame::Record { payload_size, .. } if payload_size as usize > room => {
                     // A length that is no record's must not stop the reading.
                     return Ok(match self.is_sound(self.position.head) {
                         true => Step::NoRoom,
-                        false => self.skip(),
+                        false => self.skip_damage(),
                     });
                 }
                 Frame::Record { size, payload_size, crc, seq } => {
@@ -267,7 +264,7 @@ impl<W: AsRef<[AtomicU64]>> Reader<W> {
                     let found = bind(crc32c::crc32c(&out[begin..]), self.position.head, payload_size, seq);
                     if found != crc || !(self.position.expected..SEQ_END).contains(&seq) {
                         out.truncate(begin);
-                        return Ok(self.skip());
+                        return Ok(self.skip_damage());
                     }
                     self.count(seq);
                     self.position.head += size;
@@ -332,33 +329,30 @@ impl<W: AsRef<[AtomicU64]>> Reader<W> {
         }
     }
 
-    /// Skips a damaged record by its length, where that can be trusted.
-    fn skip(&mut self) -> Step {
-        let position = self.position.head;
-        let Frame::Record { size, .. } = frame(self.words(), self.capacity, position, self.tail) else {
-            return self.resynchronise();
-        };
-        let behind = position + size;
-        if behind != self.tail && !self.is_sound(behind) {
-            return self.resynchronise();
-        }
-        self.position.head = behind;
-        self.position.pending = self.position.pending.saturating_add(1);
-        Step::Damaged { position, size }
-    }
-
     /// Goes on at the next word where something verifies, or at the tail.
-    fn resynchronise(&mut self) -> Step {
+    fn skip_damage(&mut self) -> Step {
         let position = self.position.head;
-        self.position.pending = PENDING_ALL;
-        let mut at = position + 8;
+        let declared = match frame(self.words(), self.capacity, position, self.tail) {
+            Frame::Record { size, .. } => Some(position + size),
+            Frame::Pad { .. } | Frame::Broken => None,
+        };
         // Each word may claim to begin a long record; checking them all could
         // take for ever. What honest damage needs is far less.
         let mut budget = self.capacity.saturating_mul(2);
+        let mut at = position + 8;
         while at < self.tail && !self.verifies(at, &mut budget) {
-            at = if budget == 0 { self.tail } else { at + 8 };
+            at = match declared {
+                _ if budget > 0 => at + 8,
+                Some(declared) if declared > at && self.is_sound(declared) => declared,
+                _ => self.tail,
+            };
         }
         self.position.head = at;
+        let record_count_max = match declared == Some(at) {
+            true => 1,
+            false => (at - position) / record_size(1),
+        };
+        self.position.pending = self.position.pending.saturating_add(record_count_max);
         Step::Damaged { position, size: at - position }
     }
 

@@ -449,7 +449,6 @@ fn logger_killed_between_write_and_confirmation_sends_the_same_ids_again() {
     }
     killed.confirm(killed.position());
     let (unconfirmed, _) = read_all(&mut killed);
-    drop(killed);
     let mut successor = Reader::attach(words.as_slice()).unwrap();
     assert_eq!(read_all(&mut successor), (unconfirmed, 0));
     successor.confirm(successor.position());
@@ -498,8 +497,9 @@ fn any_damaged_word_costs_at_most_its_own_record() {
             assert_eq!(found.consumed, books.consumed + seqs.len() as u64);
             assert_eq!(found.attempted, found.committed + found.lost);
             let lost = (pushed.len() - seqs.len()) as u64;
-            // Where the framing was lost, the refusals on either side count along.
-            assert!((lost..=lost * 3).contains(&found.corrupt), "word {index}: {found:?}");
+            // Where the framing was lost, the refusals on either side may count along.
+            let corrupt_max = if damage_count == 0 { 0 } else { 3 };
+            assert!((lost..=corrupt_max).contains(&found.corrupt), "word {index}: {found:?}");
             // The next push goes through, and settles what the damage was.
             let mut writer = Writer::attach(&words).unwrap();
             assert!(push(&mut writer, 8).is_ok());

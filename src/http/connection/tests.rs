@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::super::request::HeadScan;
+use super::super::response::ContentType;
+use super::super::service::{LinesHead, Media};
 use super::*;
 
 mod drain_and_time;

@@ -39,10 +39,7 @@ impl<'a> Fields<'a> for Table {
     }
 
     fn list_item(&mut self, slot: u16, item: &str) {
-        self.values
-            .get_mut(&slot)
-            .unwrap()
-            .push_str(&format!("{item:?} "));
+        self.values.get_mut(&slot).unwrap().push_str(&format!("{item:?} "));
     }
 
     fn list_end(&mut self, slot: u16, all_strings: bool) {
@@ -59,14 +56,10 @@ impl<'a> Fields<'a> for Table {
             Some(b'l') => Shape::List,
             _ => return QueryName::Ignored,
         };
-        let slot = self
-            .names
-            .iter()
-            .position(|known| known == name)
-            .unwrap_or_else(|| {
-                self.names.push(name.into());
-                self.names.len() - 1
-            });
+        let slot = self.names.iter().position(|known| known == name).unwrap_or_else(|| {
+            self.names.push(name.into());
+            self.names.len() - 1
+        });
         QueryName::Attribute(slot as u16, shape)
     }
 }
@@ -85,15 +78,8 @@ fn scan(query: &str) -> Result<Seen, String> {
     let scanned = scan_query(query, &mut scratch, &mut table).map_err(|fault| fault.to_string())?;
     Ok(Seen {
         context: String::from_utf8(scanned.context.to_vec()).unwrap(),
-        options: QueryOptions {
-            payloads: scanned.payloads,
-            exposure: scanned.exposure,
-        },
-        units: table
-            .units
-            .iter()
-            .map(|(name, value)| format!("{name}={value};"))
-            .collect(),
+        options: QueryOptions { payloads: scanned.payloads, exposure: scanned.exposure },
+        units: table.units.iter().map(|(name, value)| format!("{name}={value};")).collect(),
         values: table
             .values
             .iter()
@@ -114,10 +100,7 @@ fn context(query: &str) -> String {
 fn names_stand_for_units_attributes_or_nothing() {
     let seen = scan("user_id=42&t=android&version=9&n=18&b=true&l=a,b").unwrap();
     assert_eq!(seen.units, "user_id=42;");
-    assert_eq!(
-        seen.values,
-        "t=Text(\"android\");n=Number(18.0);b=Bool(true);l=[\"a\" \"b\" ];"
-    );
+    assert_eq!(seen.values, "t=Text(\"android\");n=Number(18.0);b=Bool(true);l=[\"a\" \"b\" ];");
     assert_eq!(seen.context, r#"{"t":"android","n":18,"b":true,"l":["a","b"]}"#);
     assert_eq!(seen.options, QueryOptions::default());
 }
@@ -136,18 +119,12 @@ fn texts_are_percent_decoded_once_and_a_plus_is_a_plus() {
     assert_eq!(scan("%75ser%5Fid=%34%32").unwrap().units, "user_id=42;");
     assert_eq!(values("t=a=b%26t=c"), "t=Text(\"a=b&t=c\");");
     assert_eq!(values("t=%00"), "t=Text(\"\\0\");");
-    assert_eq!(
-        context("t=%00%22%5c%0a%7f"),
-        "{\"t\":\"\\u0000\\\"\\\\\\n\u{7f}\"}"
-    );
+    assert_eq!(context("t=%00%22%5c%0a%7f"), "{\"t\":\"\\u0000\\\"\\\\\\n\u{7f}\"}");
 }
 
 #[test]
 fn an_empty_value_is_an_empty_text_or_list() {
-    assert_eq!(
-        values("t=&l=&n=&b="),
-        "t=Text(\"\");l=[];n=Text(\"\");b=Text(\"\");"
-    );
+    assert_eq!(values("t=&l=&n=&b="), "t=Text(\"\");l=[];n=Text(\"\");b=Text(\"\");");
     assert_eq!(values("t&l"), "t=Text(\"\");l=[];");
     assert_eq!(context("t&l"), r#"{"t":"","l":[]}"#);
     assert_eq!(scan("u=&u2").unwrap().units, "u=;u2=;");
@@ -165,22 +142,12 @@ fn a_lists_commas_split_before_decoding() {
 
 #[test]
 fn numbers_follow_jsons_grammar_and_truths_their_words() {
-    for (text, number) in [
-        ("0", "0.0"),
-        ("-0", "-0.0"),
-        ("1e3", "1000.0"),
-        ("%31%2E5", "1.5"),
-        ("-12.5E-1", "-1.25"),
-    ] {
-        assert_eq!(
-            values(&format!("n={text}")),
-            format!("n=Number({number});"),
-            "{text}"
-        );
+    for (text, number) in
+        [("0", "0.0"), ("-0", "-0.0"), ("1e3", "1000.0"), ("%31%2E5", "1.5"), ("-12.5E-1", "-1.25")]
+    {
+        assert_eq!(values(&format!("n={text}")), format!("n=Number({number});"), "{text}");
     }
-    for text in [
-        "01", "+1", "1.", ".5", "0x1", "1 ", "%201", "NaN", "1,2", "1e", "", "--1",
-    ] {
+    for text in ["01", "+1", "1.", ".5", "0x1", "1 ", "%201", "NaN", "1,2", "1e", "", "--1"] {
         assert!(values(&format!("n={text}")).starts_with("n=Text("), "{text}");
     }
     assert_eq!(values("n=1e999"), "n=Other;");
@@ -199,29 +166,14 @@ fn of_repeated_names_the_last_counts() {
     let value: serde_json::Value = serde_json::from_str(&seen.context).unwrap();
     assert_eq!(value, serde_json::json!({"t": "2", "n": "x", "l": ["b", "c"]}));
     assert_eq!(seen.context.matches("\"t\"").count(), 1);
-    assert_eq!(
-        scan("payloads=true&payloads=false").unwrap().options,
-        QueryOptions::default()
-    );
+    assert_eq!(scan("payloads=true&payloads=false").unwrap().options, QueryOptions::default());
 }
 
 #[test]
 fn options_are_the_requests_own() {
     let options = |query: &str| scan(query).map(|seen| seen.options);
-    assert_eq!(
-        options("payloads=true&exposure=false"),
-        Ok(QueryOptions {
-            payloads: true,
-            exposure: false
-        })
-    );
-    assert_eq!(
-        options("pay%6Coads=tru%65"),
-        Ok(QueryOptions {
-            payloads: true,
-            exposure: true
-        })
-    );
+    assert_eq!(options("payloads=true&exposure=false"), Ok(QueryOptions { payloads: true, exposure: false }));
+    assert_eq!(options("pay%6Coads=tru%65"), Ok(QueryOptions { payloads: true, exposure: true }));
     for value in ["", "1", "True", "yes", "true,", "%20true"] {
         let fault = Err("`payloads` in the query string must be `true` or `false`".to_owned());
         assert_eq!(options(&format!("payloads={value}")), fault);
@@ -238,18 +190,9 @@ fn options_are_read_of_a_post_too() {
     assert_eq!(query_options(None), Ok(QueryOptions::default()));
     assert_eq!(
         query_options(Some("x=1&p%61yloads=tru%65&&exposure=false&user_id=%20")),
-        Ok(QueryOptions {
-            payloads: true,
-            exposure: false
-        })
+        Ok(QueryOptions { payloads: true, exposure: false })
     );
-    assert_eq!(
-        query_options(Some("a=b&c=%zz")),
-        Err(ScanFault::Query {
-            offset: 6,
-            reason: BAD_ESCAPE
-        })
-    );
+    assert_eq!(query_options(Some("a=b&c=%zz")), Err(ScanFault::Query { offset: 6, reason: BAD_ESCAPE }));
 }
 
 #[test]
@@ -267,36 +210,17 @@ fn bad_percent_escapes_are_refused_with_the_byte() {
         ("payloads=%1", 9),
     ] {
         let fault = scan(query).unwrap_err();
-        assert_eq!(
-            fault,
-            format!("query string, byte {offset}: {BAD_ESCAPE}"),
-            "{query}"
-        );
-        assert_eq!(
-            query_options(Some(query)).unwrap_err(),
-            ScanFault::Query {
-                offset,
-                reason: BAD_ESCAPE
-            }
-        );
+        assert_eq!(fault, format!("query string, byte {offset}: {BAD_ESCAPE}"), "{query}");
+        assert_eq!(query_options(Some(query)).unwrap_err(), ScanFault::Query { offset, reason: BAD_ESCAPE });
     }
 }
 
 #[test]
 fn decoded_bytes_must_be_utf_8() {
-    for (query, offset) in [
-        ("t=%ff", 2),
-        ("x=%C3", 2),
-        ("%80=1", 0),
-        ("l=a,%ed%a0%80", 4),
-        ("u=%C3,%A9", 2),
-    ] {
+    for (query, offset) in [("t=%ff", 2), ("x=%C3", 2), ("%80=1", 0), ("l=a,%ed%a0%80", 4), ("u=%C3,%A9", 2)]
+    {
         let fault = scan(query).unwrap_err();
-        assert_eq!(
-            fault,
-            format!("query string, byte {offset}: not UTF-8 once decoded"),
-            "{query}"
-        );
+        assert_eq!(fault, format!("query string, byte {offset}: not UTF-8 once decoded"), "{query}");
     }
 }
 
@@ -309,10 +233,7 @@ fn units_keep_to_their_bounds() {
     );
     assert!(scan(&format!("u={}", "%41".repeat(256))).is_ok());
     assert!(scan("u1=&u2=&u3=&u4=&u5=&u6=&u7=&u8=&u1=x").is_ok());
-    assert_eq!(
-        scan("u1=&u2=&u3=&u4=&u5=&u6=&u7=&u8=&u9="),
-        Err("unit `u9`: more than 8 units".into())
-    );
+    assert_eq!(scan("u1=&u2=&u3=&u4=&u5=&u6=&u7=&u8=&u9="), Err("unit `u9`: more than 8 units".into()));
 }
 
 #[test]
@@ -324,22 +245,13 @@ fn paths_are_decoded_by_the_same_rule() {
         percent_decode("ab%2", &mut scratch).unwrap_err().to_string(),
         format!("byte 2: {BAD_ESCAPE}")
     );
-    assert_eq!(
-        percent_decode("%ff", &mut scratch).unwrap_err().reason,
-        "not UTF-8 once decoded"
-    );
+    assert_eq!(percent_decode("%ff", &mut scratch).unwrap_err().reason, "not UTF-8 once decoded");
 }
 
 /// Percent-encodes every byte that `keep` does not keep.
 fn encode(text: &str, keep: impl Fn(u8) -> bool) -> String {
     text.bytes()
-        .map(|byte| {
-            if keep(byte) {
-                char::from(byte).to_string()
-            } else {
-                format!("%{byte:02X}")
-            }
-        })
+        .map(|byte| if keep(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
         .collect()
 }
 

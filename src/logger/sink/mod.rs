@@ -32,7 +32,7 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 /// Which sink, and what it needs.
 #[derive(Debug, Clone)]
 pub enum SinkOptions {
-    /// Length-delimited files; see [`file`].
+    /// Length-delimited files; see [`mod@file`].
     File(file::Options),
     /// Counted and dropped, for benchmarks.
     None,

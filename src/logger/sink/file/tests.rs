@@ -247,6 +247,26 @@ fn a_file_that_goes_on_refusing_is_left_for_a_new_one() {
 }
 
 #[test]
+fn a_full_disk_is_waited_for_in_the_same_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut sink = sink(&options(directory.path()));
+    sink.write(&exposures(0, 2), 2, BEGIN).unwrap();
+    let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let file = std::mem::replace(&mut sink.current.as_mut().unwrap().file, full);
+    let bytes = exposures(2, 2);
+    for _ in 0..REFUSAL_COUNT_MAX * 3 {
+        let fault = sink.write(&bytes, 2, BEGIN).unwrap_err();
+        assert_eq!(fault.kind(), io::ErrorKind::StorageFull);
+    }
+    // Somebody made room.
+    sink.current.as_mut().unwrap().file = file;
+    sink.write(&bytes, 2, BEGIN).unwrap();
+    sink.finish(BEGIN);
+    assert_eq!(names(directory.path()).len(), 1);
+    assert_eq!(seqs(directory.path()), [0, 1, 2, 3]);
+}
+
+#[test]
 fn a_directory_that_can_not_be_made_is_tried_again() {
     let directory = tempfile::tempdir().unwrap();
     let below = directory.path().join("not/yet");
