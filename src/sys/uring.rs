@@ -417,7 +417,7 @@ impl Ring {
     #[must_use]
     pub fn refusal(sizes: Sizes) -> Option<Refusal> {
         let trial = std::thread::spawn(move || Ring::new(sizes).err());
-        trial.join().unwrap_or_else(|_| Some(Refusal::Lacks("the kernel's good behaviour")))
+        trial.join().unwrap_or(Some(Refusal::Lacks("the kernel's good behaviour")))
     }
 
     /// Sends two packets through a socket pair: each must come in a buffer of its
@@ -449,7 +449,7 @@ impl Ring {
 
     fn wait_for_one(&mut self) -> io::Result<Option<Completion>> {
         self.wait(END_PATIENCE)?;
-        Ok(self.next())
+        Ok(self.reap())
     }
 
     /// When the kernel finishes operations.
@@ -653,7 +653,7 @@ impl Ring {
     }
 
     /// The next completion that is there.
-    pub fn next(&mut self) -> Option<Completion> {
+    pub fn reap(&mut self) -> Option<Completion> {
         loop {
             let entry = self.ring().completion().next()?;
             let more = cqueue::more(entry.flags());
@@ -759,7 +759,7 @@ impl Ring {
             if self.wait(END_PATIENCE / 10).is_err() {
                 break;
             }
-            while let Some(completion) = self.next() {
+            while let Some(completion) = self.reap() {
                 if let Completion::Received { what: Received::Bytes(picked), .. } = completion {
                     self.give_back(picked);
                 }

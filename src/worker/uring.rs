@@ -219,7 +219,7 @@ impl<'r> Backend<'r> {
     fn take_completions(&mut self, now: Now, app: &mut App<'_, '_>) {
         // What completes while these are looked at has its turn after the others.
         for _ in 0..self.ring.completion_count() {
-            let Some(completion) = self.ring.next() else { break };
+            let Some(completion) = self.ring.reap() else { break };
             match completion {
                 Completion::Received { word, what, more } => {
                     self.received(Key::from_word(word), what, more, now, app);

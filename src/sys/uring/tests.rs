@@ -26,7 +26,7 @@ fn pair() -> (UnixStream, UnixStream) {
 /// The next completion, waiting for it.
 fn next(ring: &mut Ring) -> Completion {
     for _ in 0..100 {
-        if let Some(completion) = ring.next() {
+        if let Some(completion) = ring.reap() {
             return completion;
         }
         ring.wait(Duration::from_millis(100)).unwrap();
@@ -108,7 +108,7 @@ fn what_a_socket_does_not_take_rests_in_its_slot_until_there_is_room() {
     };
     ring.await_writable(&ours, 9);
     ring.wait(Duration::ZERO).unwrap();
-    assert!(ring.next().is_none(), "there is no room");
+    assert!(ring.reap().is_none(), "there is no room");
     let mut buffer = vec![0; sent];
     theirs.read_exact(&mut buffer).unwrap();
     assert!(matches!(next(&mut ring), Completion::Writable { word: 9 }));
@@ -130,7 +130,7 @@ fn a_send_finds_no_slot_where_all_are_taken_or_it_is_too_large() {
         ring.drop_slot(slot);
     }
     ring.wait(Duration::ZERO).unwrap();
-    assert!(ring.next().is_none());
+    assert!(ring.reap().is_none());
     assert!(ring.send(&ours, b"x", 0).is_some());
 }
 
@@ -210,7 +210,7 @@ fn a_watch_says_each_time_that_something_has_come() {
         assert!(matches!(next(&mut ring), Completion::Watched { word: 3, more: true }));
         assert_eq!(ours.read(&mut [0; 8]).unwrap(), 1);
         ring.wait(Duration::ZERO).unwrap();
-        assert!(ring.next().is_none());
+        assert!(ring.reap().is_none());
     }
     ring.cancel_watch(3);
     assert!(matches!(next(&mut ring), Completion::Watched { word: 3, more: false }));

@@ -198,11 +198,8 @@ fn flood(stream: &mut TcpStream) -> usize {
     stream.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
     let text: String = (0..100).map(get).collect();
     let mut sent = 0;
-    loop {
-        match stream.write(&text.as_bytes()[sent % text.len()..]) {
-            Ok(size) => sent += size,
-            Err(_) => break,
-        }
+    while let Ok(size) = stream.write(&text.as_bytes()[sent % text.len()..]) {
+        sent += size;
         assert!(sent < 256 << 20, "somebody takes without end");
     }
     // 100 requests of two lengths.
