@@ -213,6 +213,16 @@ pub fn shutdown_write(connection: impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
+/// Ends a listening socket for everybody who holds it: from here on the kernel
+/// refuses connections, and resets those still queued (inet_shutdown, Linux).
+///
+/// # Errors
+/// If it is no listening socket any more.
+pub fn stop_listening(listener: impl AsFd) -> io::Result<()> {
+    shutdown(listener.as_fd().as_raw_fd(), Shutdown::Both)?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -457,7 +457,7 @@ impl<'r> Backend<'r> {
                 Task::Adopt(slot) => self.serve_gates(slot, true)?,
                 Task::Release(slot) if slot != self.own_slot => self.serve_gates(slot, false)?,
                 Task::Release(_) => {}
-                Task::Drain(deadline) => self.begin_drain(deadline, now)?,
+                Task::Drain(deadline) => self.begin_drain(deadline, now),
             }
         }
         Ok(None)
@@ -493,23 +493,13 @@ impl<'r> Backend<'r> {
         Ok(())
     }
 
-    fn begin_drain(&mut self, deadline: Duration, now: Now) -> io::Result<()> {
+    /// Until the idle time is over everything goes on, with `Connection: close`:
+    /// whoever asks for health sees that it is time to go elsewhere.
+    fn begin_drain(&mut self, deadline: Duration, now: Now) {
         let deadline_ns = now.plus(deadline).mono_ns;
         if let Some(drain) = &mut self.drain {
             drain.deadline_ns = drain.deadline_ns.min(deadline_ns);
-            return Ok(());
-        }
-        // Who is queued already was let in by the kernel: they are answered too.
-        for gate in 0..self.gates.len() {
-            while self.gates[gate].served && self.connections.has_room() {
-                match socket::accept4(&self.gates[gate].listener.fd) {
-                    Ok(socket) => self.welcome(socket, now),
-                    Err(_) => break,
-                }
-            }
-        }
-        for slot in 0..self.gates.len() {
-            self.serve_gates(self.gates[slot].listener.slot, false)?;
+            return;
         }
         let keys: Vec<Key> = self.connections.keys().collect();
         for key in keys {
@@ -518,22 +508,37 @@ impl<'r> Backend<'r> {
             }
         }
         self.drain = Some(Drain { idle_ns: Some(now.plus(self.drain_idle).mono_ns), deadline_ns });
-        Ok(())
     }
 
     /// Moves a drain on; true when nothing is left, or the deadline is over.
     fn drained(&mut self, now: Now) -> bool {
         let Some(drain) = &mut self.drain else { return false };
         let late = now.mono_ns >= drain.deadline_ns;
-        if drain.idle_ns.is_some_and(|idle_ns| now.mono_ns >= idle_ns) {
+        if late || drain.idle_ns.is_some_and(|idle_ns| now.mono_ns >= idle_ns) {
             drain.idle_ns = None;
-            while let Some(key) =
-                self.timers.oldest(Class::Idle).and_then(|index| self.connections.key(index))
-            {
+            self.stop_accepting(now);
+            while let Some(key) = self.timers.oldest(Class::Idle).and_then(|index| self.connections.key(index)) {
                 self.close(key, Reason::Drained, now);
             }
         }
-        late || self.connections.count() == 0
+        late || (self.drain.as_ref().is_some_and(|drain| drain.idle_ns.is_none()) && self.connections.count() == 0)
+    }
+
+    /// Whoever was queued by now was let in by the kernel and is answered; from
+    /// here on connections are refused, so nobody waits in vain.
+    fn stop_accepting(&mut self, now: Now) {
+        for gate in 0..self.gates.len() {
+            while self.gates[gate].served && self.connections.has_room() {
+                match socket::accept4(&self.gates[gate].listener.fd) {
+                    Ok(socket) => self.welcome(socket, now),
+                    Err(_) => break,
+                }
+            }
+            if std::mem::take(&mut self.gates[gate].served) {
+                // One that is ended already is as good.
+                let _ = socket::stop_listening(&self.gates[gate].listener.fd);
+            }
+        }
     }
 }
 

@@ -27,7 +27,7 @@ fn accounts(daemon: &Daemon, outcome: &Outcome) {
 for_each_backend! {
     workers_killed_under_load_lose_no_committed_exposure(io) {
         let mut daemon = Plan::new(io, "edge.experiments.json").workers(2).start();
-        daemon.expect("worker");
+        daemon.expect("event=ended process=assign/");
         let load = Load::start(daemon.assign(), 8);
         for round in 0..6 {
             load.more(200);
@@ -43,7 +43,7 @@ for_each_backend! {
 
     a_logger_killed_under_load_is_not_noticed_and_loses_nothing(io) {
         let mut daemon = Plan::new(io, "edge.experiments.json").workers(2).start();
-        daemon.expect("logger");
+        daemon.expect("event=ended process=logger");
         let load = Load::start(daemon.assign(), 8);
         for _ in 0..4 {
             load.more(300);
@@ -62,7 +62,7 @@ for_each_backend! {
             .set("orphan_timeout=2s")
             .set("drain_timeout=5s")
             .start();
-        daemon.expect("master");
+        daemon.expect("event=master_gone");
         let load = Load::start(daemon.assign(), 8);
         load.more(300);
         let children = daemon.kill_master();
@@ -84,6 +84,7 @@ for_each_backend! {
         load.more(500);
         let logger = daemon.child("logger").unwrap();
         let others: Vec<i32> = daemon.children().into_iter().map(|(pid, _)| pid).filter(|pid| *pid != logger).collect();
+        daemon.expect("event=master_gone");
         // The logger first, so that the rings hold what only its successor can deliver.
         signal(logger, nix::sys::signal::Signal::SIGSTOP);
         load.more(500);
@@ -99,7 +100,7 @@ for_each_backend! {
 
     connections_queued_at_a_dead_workers_socket_are_answered(io) {
         let mut daemon = Plan::new(io, "edge.experiments.json").start();
-        daemon.expect("worker");
+        daemon.expect("event=ended process=assign/");
         let worker = daemon.child("assign/0").unwrap();
         signal(worker, nix::sys::signal::Signal::SIGSTOP);
         let mut clients: Vec<Client> = (0..64).map(|_| Client::connect(daemon.assign())).collect();

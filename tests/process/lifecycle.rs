@@ -24,7 +24,7 @@ for_each_backend! {
         fs::write(&file, text.replace("edge-1", "edge-2")).unwrap();
         signal(daemon.master_pid(), Signal::SIGHUP);
         wait_until("the new version at every worker", || version(&daemon) == ["\"edge-2\""]);
-        daemon.expect("reload");
+        daemon.expect("event=experiments_refused");
         daemon.expect("/experiments/0/groups/0/blocks/0");
         fs::write(&file, text.replacen("10000", "99999", 1)).unwrap();
         signal(daemon.master_pid(), Signal::SIGHUP);
@@ -115,7 +115,7 @@ fn a_faulty_experiments_file_stops_the_start_with_every_fault() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("experiments.json");
     let text = fs::read_to_string(golden("edge.experiments.json")).unwrap();
-    fs::write(&file, text.replacen("10000", "99999", 1).replacen("\"L2\"", "\"L99\"", 2)).unwrap();
+    fs::write(&file, text.replacen("10000", "99999", 1).replace("\"layer\": \"L2\"", "\"layer\": \"L99\"")).unwrap();
     for command in ["check", "serve"] {
         let mut run = splitd();
         run.env_clear().current_dir(directory.path()).arg(command);

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -112,6 +112,7 @@ impl Daemon {
             format!("pool.admin.listen=127.0.0.1:{admin}"),
             format!("pool.assign.workers={}", self.plan.workers),
             "logger.ring_size=4MiB".to_owned(),
+            "drain_idle=100ms".to_owned(),
         ];
         for pool in ["assign", "bulk", "admin"] {
             sets.push(format!("pool.{pool}.io={}", self.plan.io));
@@ -257,6 +258,8 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        // Before its end, which is not the test's.
+        let unexpected = self.unexpected();
         if self.master.is_some() {
             self.orphans.extend(self.children().into_iter().map(|(pid, _)| pid));
             let master = self.master.as_mut().unwrap();
@@ -273,10 +276,9 @@ impl Drop for Daemon {
         }
         if std::thread::panicking() {
             eprintln!("── log of the daemon ──\n{}", self.log());
-            return;
+        } else {
+            assert!(unexpected.is_empty(), "unexpected in the log:\n{}", unexpected.join("\n"));
         }
-        let unexpected = self.unexpected();
-        assert!(unexpected.is_empty(), "unexpected in the log:\n{}", unexpected.join("\n"));
     }
 }
 
@@ -329,10 +331,6 @@ impl Client {
     /// The same connection, for a thread that only writes.
     pub fn clone_stream(&self) -> TcpStream {
         self.stream.get_ref().try_clone().unwrap()
-    }
-
-    pub fn shutdown_write(&self) {
-        self.stream.get_ref().shutdown(Shutdown::Write).unwrap();
     }
 
     /// One answer; none if the connection ended before it was whole.
