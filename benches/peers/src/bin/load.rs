@@ -420,14 +420,15 @@ fn closed_loop_uring(
     const SEND: u64 = 1;
     let mut ring = Ring::new()?;
     let (mut cursor, mut layout) = (0, Layout::default());
-    let mut states: Vec<(Answers, &'static [u8])> = Vec::new();
+    let mut states = Vec::new();
     let mut completions = Vec::new();
     let mut run = Run::begin(schedule);
     for (place, socket) in sockets.iter().enumerate() {
         ring.receive(socket.as_raw_fd(), (place as u64) << 1 | RECEIVE)?;
-        let bytes = requests.next(&mut cursor, depth);
-        ring.send(socket.as_raw_fd(), bytes, (place as u64) << 1 | SEND)?;
-        states.push((Answers::default(), bytes));
+        states.push(Asker { answers: Answers::default(), sending: &[], owed: depth });
+    }
+    for (place, (socket, state)) in sockets.iter().zip(&mut states).enumerate() {
+        state.proceed(requests, &mut cursor, |bytes| ring.send(socket.as_raw_fd(), bytes, (place as u64) << 1 | SEND))?;
     }
     loop {
         if let Some(report) = run.turn(Instant::now())? {
@@ -438,34 +439,52 @@ fn closed_loop_uring(
         for completion in &completions {
             let place = (completion.word >> 1) as usize;
             let socket = sockets[place].as_raw_fd();
-            let (answers, sending) = &mut states[place];
+            let state = &mut states[place];
             if completion.word & 1 == SEND {
                 let size = usize::try_from(completion.result).context("a send failed")?;
-                *sending = &sending[size..];
-                if !sending.is_empty() {
-                    ring.send(socket, sending, completion.word)?;
+                state.sending = &state.sending[size..];
+                if !state.sending.is_empty() {
+                    ring.send(socket, state.sending, completion.word)?;
+                    continue;
                 }
-                continue;
+            } else {
+                let size = completion.result.max(0) as usize;
+                if let Some(buffer) = completion.buffer() {
+                    state.owed += state.answers.take(ring.bytes(buffer, size), &mut layout, &mut run.count)?;
+                    ring.give_back(buffer);
+                }
+                if !completion.goes_on() {
+                    let no_buffers = completion.result == -(nix::errno::Errno::ENOBUFS as i32);
+                    ensure!(size > 0 || no_buffers, "the server closed a connection: {}", completion.result);
+                    ring.receive(socket, completion.word)?;
+                }
             }
-            let size = completion.result.max(0) as usize;
-            let mut ended = 0;
-            if let Some(buffer) = completion.buffer() {
-                ended = answers.take(ring.bytes(buffer, size), &mut layout, &mut run.count)?;
-                ring.give_back(buffer);
-            }
-            if !completion.goes_on() {
-                let no_buffers = completion.result == -(nix::errno::Errno::ENOBUFS as i32);
-                ensure!(size > 0 || no_buffers, "the server closed a connection: {}", completion.result);
-                ring.receive(socket, completion.word)?;
-            }
-            if ended > 0 {
-                ensure!(ended <= depth, "more answers than requests");
-                let bytes = requests.next(&mut cursor, ended);
-                ensure!(sending.is_empty(), "answers to requests that were not sent");
-                *sending = bytes;
-                ring.send(socket, bytes, (place as u64) << 1 | SEND)?;
-            }
+            state.proceed(requests, &mut cursor, |bytes| ring.send(socket, bytes, (place as u64) << 1 | SEND))?;
         }
+    }
+}
+
+/// A connection of the generator on io_uring.
+struct Asker {
+    answers: Answers,
+    /// Under way; one send at a time.
+    sending: &'static [u8],
+    /// Requests to send when that is done.
+    owed: usize,
+}
+
+impl Asker {
+    fn proceed(
+        &mut self,
+        requests: &'static Requests,
+        cursor: &mut usize,
+        send: impl FnOnce(&'static [u8]) -> std::io::Result<()>,
+    ) -> Result<()> {
+        if self.owed > 0 && self.sending.is_empty() {
+            self.sending = requests.next(cursor, std::mem::take(&mut self.owed));
+            send(self.sending)?;
+        }
+        Ok(())
     }
 }
 
