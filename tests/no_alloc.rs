@@ -171,7 +171,8 @@ fn post(extra: &str, body: &str) -> String {
 /// What is asked, in how many requests, and what must be answered.
 fn kinds(strict: bool) -> Vec<(String, Vec<u16>)> {
     let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/typical.requests.ndjson");
-    let bodies: Vec<String> = std::fs::read_to_string(golden).unwrap().lines().take(20).map(str::to_owned).collect();
+    let bodies: Vec<String> =
+        std::fs::read_to_string(golden).unwrap().lines().take(20).map(str::to_owned).collect();
     let escapes = r#"{"units":{"user_\u0069d":"\u044f\n42"},"attributes":{"cit\u0079":"\u041c\"\\","subscriptions":["k\u0069ds"],"platform":null}}"#;
     let mistyped = r#"{"units":{"user_id":1},"attributes":{"age":"x"}}"#;
     let chunked = "POST /v1/assign HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n15\r\n{\"units\":{\"user_id\":1\r\n2\r\n}}\r\n0\r\n\r\n";

@@ -1,4 +1,4 @@
-//! The command line: one file a subcommand, one row of [`Command`] each.
+//! The command line: one file a subcommand, one row of `Command` each.
 //!
 //! A subcommand writes what it was asked for to standard output, what it has to
 //! say about it to standard error, and ends with an exit code of [`Exit`].
@@ -29,7 +29,7 @@ struct Cli {
     command: Command,
 }
 
-/// The subcommands: a new one is a file, a row here or in [`Printing`], and an arm.
+/// The subcommands: a new one is a file, a row here or in `Printing`, and an arm.
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::Arguments),

@@ -32,11 +32,15 @@ use conditions::Names;
 use experiments::Experiments;
 use json::{Fields, Node};
 use layers::UnitKinds;
-use report::{Report, line_column};
+use report::{Place, Report, line_column};
 
-use crate::engine::catalog::{Catalog, Experiment};
-use crate::engine::compile::{CompileFault, PlanImage, compile};
-use crate::limits::{EXPERIMENTS_FILE_SIZE_MAX, FAULT_COUNT_MAX};
+use crate::engine::catalog::{
+    Attribute, AttributeKind, Catalog, Condition, Experiment, Segment, StringTest, Test,
+};
+use crate::engine::compile::{self, CompileFault, PlanImage, compile};
+use crate::engine::plan::Plan;
+use crate::engine::reference::{Request, assign, explain};
+use crate::limits::{EXPERIMENTS_FILE_SIZE_MAX, FAULT_COUNT_MAX, UNIT_COUNT_MAX};
 
 /// One fault of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,22 +67,19 @@ pub const SCHEMA: &str = include_str!("experiments.schema.json");
 
 /// Holds every rule of the experiments file against its text.
 pub fn check(source: &[u8]) -> Result<Catalog, Vec<Fault>> {
-    let text = text_of(source).map_err(|message| vec![Fault { pointer: String::new(), message }])?;
-    let root: &RawValue = serde_json::from_str(text)
-        .map_err(|fault| vec![Fault { pointer: String::new(), message: grammar_fault(source, &fault) }])?;
-    let report = Report::new(text);
-    let catalog = catalog(&report, &Node::root(root));
-    match catalog {
-        Some(catalog) if report.is_empty() => Ok(catalog),
-        _ => Err(report.into_faults()),
-    }
+    let text = text_of(source)?;
+    read(text).map_err(Report::into_faults)
 }
 
 /// `check`, and then the plan: what can be told only of compiled experiments
 /// (regular expressions too large, answers and exposures past their limits) are
 /// faults of the file like the others.
 pub fn load(source: &[u8]) -> Result<(Catalog, PlanImage), Vec<Fault>> {
-    let catalog = check(source)?;
+    let text = text_of(source)?;
+    let catalog = read(text).map_err(|report| {
+        judge_patterns(&report);
+        report.into_faults()
+    })?;
     match compile(&catalog, source) {
         Ok(plan) => Ok((catalog, plan)),
         Err(faults) => {
@@ -94,8 +95,52 @@ pub fn load(source: &[u8]) -> Result<(Catalog, PlanImage), Vec<Fault>> {
     }
 }
 
+/// A file with faults makes no plan, but its regular expressions that are too
+/// large can be told all the same: compiled by themselves, as segments of a
+/// catalog that holds nothing else.
+fn judge_patterns(report: &Report<'_>) {
+    let patterns = report.take_patterns();
+    let segment = |(index, (pattern, _)): (usize, &(String, Place))| Segment {
+        name: index.to_string(),
+        condition: Condition::Test { attribute: 0, test: Test::String(StringTest::Matches(pattern.clone())) },
+    };
+    let catalog = Catalog {
+        version: "patterns".into(),
+        attributes: vec![Attribute { name: "text".into(), kind: AttributeKind::String }],
+        unit_kinds: Vec::new(),
+        segments: patterns.iter().enumerate().map(segment).collect(),
+        layers: Vec::new(),
+        experiments: Vec::new(),
+    };
+    for fault in compile(&catalog, b"").err().into_iter().flatten() {
+        if let compile::Place::Segment(index, _) = fault.place {
+            report.fault_at(&patterns[index].1, || fault.message.clone());
+        }
+    }
+}
+
+/// The file as a catalog, or everything that is wrong with it.
+fn read(text: &str) -> Result<Catalog, Report<'_>> {
+    let report = Report::new(text);
+    let root: &RawValue = match serde_json::from_str(text) {
+        Ok(root) => root,
+        Err(fault) => {
+            report.fault_of_file(grammar_fault(text.as_bytes(), &fault));
+            return Err(report);
+        }
+    };
+    match catalog(&report, &Node::root(root)) {
+        Some(catalog) if report.is_empty() => Ok(catalog),
+        _ => Err(report),
+    }
+}
+
 /// The file's text: UTF-8, without a byte order mark, of a bounded size.
-fn text_of(source: &[u8]) -> Result<&str, String> {
+fn text_of(source: &[u8]) -> Result<&str, Vec<Fault>> {
+    encoding(source).map_err(|message| vec![Fault { pointer: String::new(), message }])
+}
+
+fn encoding(source: &[u8]) -> Result<&str, String> {
     if source.len() > EXPERIMENTS_FILE_SIZE_MAX {
         return Err(format!("{} bytes; at most {EXPERIMENTS_FILE_SIZE_MAX} are read", source.len()));
     }
@@ -200,13 +245,30 @@ fn segment_names<'s>(
     named.into_iter().enumerate().map(|(index, (name, _))| (name.clone().into_owned(), index)).collect()
 }
 
-/// Whatever the bytes: no panic, no hang. For fuzzing.
+/// Whatever the bytes: no panic, no hang; and a file that is taken makes a plan
+/// or says why not, and answers. For fuzzing.
 #[doc(hidden)]
 pub fn fuzz_experiments_file(data: &[u8]) {
-    match check(data) {
-        Ok(catalog) => assert_eq!(check(data).as_ref(), Ok(&catalog), "one file, two readings"),
+    let catalog = match check(data) {
+        Ok(catalog) => catalog,
+        Err(faults) => {
+            assert!(!faults.is_empty(), "refused without a reason");
+            return;
+        }
+    };
+    match load(data) {
+        Ok((again, image)) => {
+            assert!(catalog == again, "one file, two readings");
+            assert!(Plan::open(image.bytes()).is_ok(), "a plan that does not open");
+        }
         Err(faults) => assert!(!faults.is_empty(), "refused without a reason"),
     }
+    let units =
+        catalog.unit_kinds.iter().take(UNIT_COUNT_MAX).map(|kind| (kind.clone(), "42".into())).collect();
+    let request = Request { units, attributes: Vec::new() };
+    let assigned = assign(&catalog, &request);
+    let explained = explain(&catalog, &request);
+    assert_eq!(explained.iter().filter(|explanation| explanation.group.is_some()).count(), assigned.len());
 }
 
 #[cfg(test)]

@@ -409,7 +409,18 @@ fn take_pools<'a>(tables: impl Iterator<Item = &'a toml::Table>, faults: &mut Ve
 /// `pool.assign.io`, `logger.nice`, `drain_timeout`.
 fn take_dotted(settings: &mut Settings, name: &str, value: &Value) -> Result<(), String> {
     match *name.split('.').collect::<Vec<_>>() {
-        [name] => take(settings, table::TOP, name, value),
+        [name] => take(settings, table::TOP, name, value).map_err(|message| {
+            // `--set nice=1`: known, but elsewhere.
+            let elsewhere = dotted_names(settings);
+            let elsewhere: Vec<String> = (elsewhere.iter())
+                .filter(|known| known.rsplit_once('.').is_some_and(|(_, last)| last == name))
+                .map(|known| format!("`{known}`"))
+                .collect();
+            match elsewhere.is_empty() || table::TOP.iter().any(|row| row.name == name) {
+                true => message,
+                false => format!("no setting `{name}`; there are {}", elsewhere.join(", ")),
+            }
+        }),
         ["logger", name] => take(&mut settings.logger, table::LOGGER, name, value),
         ["sink", name] => take(&mut settings.sink, table::SINK, name, value),
         ["pool", pool, name] => match settings.pools.iter().position(|known| known.name == pool) {

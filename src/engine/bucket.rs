@@ -231,9 +231,8 @@ mod tests {
 
     #[rustfmt::skip]
     fn golden() -> Vec<(String, String, u64, u32)> {
-        let rows: Vec<(&str, &str, u64, u32)>;
         let (x, y, x40) = ("x".repeat(256), "y".repeat(256), "x".repeat(40));
-        rows = vec![
+        let rows: Vec<(&str, &str, u64, u32)> = vec![
             ("", "42", 0x27923b71d77e169f, 3279),
             ("", "u0", 0x9cbb0ccf059620b5, 9125),
             ("", "Москва", 0x5db32c046822b237, 1111),

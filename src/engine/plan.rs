@@ -280,12 +280,12 @@ impl<'p> Plan<'p> {
             for (&run, holds) in lanes.iter().zip(holds) {
                 let run = &runs[run as usize];
                 let experiment = run.experiment as usize;
-                let word = experiment / 64;
-                let bit = u64::from(holds) << (experiment % 64) & !forced_bits[word];
-                chosen_bits[word] |= bit;
-                if bit != 0 {
-                    picks[experiment] = run.variant;
-                }
+                let (word, bit) = (experiment / 64, experiment % 64);
+                let forced = forced_bits[word] >> bit & 1 != 0;
+                // A pick without its bit means nothing, and an experiment is a
+                // candidate once at most, so nothing need branch here.
+                chosen_bits[word] |= u64::from(holds & !forced) << bit;
+                picks[experiment] = if forced { picks[experiment] } else { run.variant };
             }
         }
     }

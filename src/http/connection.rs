@@ -149,23 +149,8 @@ struct Desk<'w> {
 
 /// The workspace, parted so that a slot may be read while an answer is written.
 fn desk(ws: &mut Workspace) -> (&Pool, Desk<'_>) {
-    let Workspace {
-        limits,
-        output,
-        carry,
-        scratch,
-        date,
-        ..
-    } = ws;
-    (
-        carry,
-        Desk {
-            output,
-            scratch,
-            date,
-            limits,
-        },
-    )
+    let Workspace { limits, output, carry, scratch, date, .. } = ws;
+    (carry, Desk { output, scratch, date, limits })
 }
 
 /// What a step came to.
@@ -775,11 +760,7 @@ impl Connection {
             (BodyMode::Lines, length) => {
                 self.phase = Phase::Lines;
                 self.chunked = length == BodyLength::Chunked;
-                self.body_left = if let BodyLength::Known(size) = length {
-                    size as u32
-                } else {
-                    0
-                };
+                self.body_left = if let BodyLength::Known(size) = length { size as u32 } else { 0 };
                 self.lines_begun = false;
                 self.line_dropped = false;
                 self.lines_chunked = head.version == Version::Http11;
@@ -790,11 +771,7 @@ impl Connection {
         if awaited && head.expect == Expect::Continue && rest.is_empty() {
             Out::new(desk.output).push(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
-        if admission.body == BodyMode::Lines {
-            Begun::Done(0)
-        } else {
-            Begun::Kept
-        }
+        if admission.body == BodyMode::Lines { Begun::Done(0) } else { Begun::Kept }
     }
 
     /// Answers the request that was put together in the front.
@@ -904,11 +881,7 @@ impl Connection {
         desk: &mut Desk<'_>,
         service: &mut S,
     ) {
-        let mode = AnswerMode {
-            head_only,
-            close: true,
-            keep_alive: false,
-        };
+        let mode = AnswerMode { head_only, close: true, keep_alive: false };
         let mut outcome = None;
         Answer::new(desk.output, desk.date.line(), mode, &mut outcome).problem(status, reason);
         service.refused(status, reason);
@@ -931,9 +904,7 @@ impl Connection {
             // Its answer has left already.
             Phase::Discard => {}
             Phase::Lines if self.lines_begun => {
-                self.write_line(&mut desk, service, |_, _, _, out| {
-                    out.push_problem(status, reason)
-                });
+                self.write_line(&mut desk, service, |_, _, _, out| out.push_problem(status, reason));
                 service.refused(status, reason);
             }
             _ => self.refuse_framing(status, reason, head_only, &mut desk, service),
@@ -944,17 +915,11 @@ impl Connection {
     /// Is the request whose body is being put together a HEAD?
     fn head_method_in_front(&self, ws: &Workspace) -> bool {
         matches!(self.phase, Phase::Body | Phase::Chunked)
-            && self
-                .carry
-                .as_ref()
-                .is_some_and(|slot| ws.carry.slot(slot).starts_with(b"HEAD "))
+            && self.carry.as_ref().is_some_and(|slot| ws.carry.slot(slot).starts_with(b"HEAD "))
     }
 
     fn time_out<S: Service>(&mut self, reason: &'static str, ws: &mut Workspace, service: &mut S) {
-        assert!(
-            ws.output.is_empty(),
-            "another connection's output was left in the worker's buffer"
-        );
+        assert!(ws.output.is_empty(), "another connection's output was left in the worker's buffer");
         self.refuse_body(Status::RequestTimeout, reason, ws, service);
         self.place = Place::Shared;
     }
@@ -969,11 +934,7 @@ impl Connection {
         self.lines_begun = true;
         // Without chunks only the connection's end marks the answer's.
         self.keep_alive &= self.lines_chunked && !self.draining;
-        let mode = AnswerMode {
-            head_only: false,
-            close: !self.keep_alive,
-            keep_alive: false,
-        };
+        let mode = AnswerMode { head_only: false, close: !self.keep_alive, keep_alive: false };
         let mut outcome = None;
         let mut head = Answer::new(desk.output, desk.date.line(), mode, &mut outcome).start(Status::Ok);
         service.lines_begin(self.admitted(), &mut LinesHead::new(&mut head));
@@ -1015,24 +976,15 @@ impl Connection {
         write(service, self.admitted(), desk.scratch, &mut out);
         if out.overflowed() || desk.output.position() == begin || !desk.output.has_tail_room() {
             desk.output.truncate(begin);
-            Out::new(desk.output).push_problem(
-                Status::InternalServerError,
-                "the line got no answer that the server allows",
-            );
+            Out::new(desk.output)
+                .push_problem(Status::InternalServerError, "the line got no answer that the server allows");
         }
-        if desk
-            .output
-            .written_mut(begin, desk.output.position() - begin)
-            .last()
-            != Some(&b'\n')
-        {
+        if desk.output.written_mut(begin, desk.output.position() - begin).last() != Some(&b'\n') {
             Out::new(desk.output).push(b"\n");
         }
         if self.lines_chunked {
             let mut size = desk.output.position() - begin;
-            let place = desk
-                .output
-                .written_mut(begin - SIZE_PLACE.len(), SIZE_PLACE.len() - 2);
+            let place = desk.output.written_mut(begin - SIZE_PLACE.len(), SIZE_PLACE.len() - 2);
             for digit in place.iter_mut().rev() {
                 *digit = b"0123456789abcdef"[size & 0xF];
                 size >>= 4;
@@ -1150,15 +1102,13 @@ impl Connection {
 
 /// 404, 405, 413, 415, 417, in this order; framing was judged before.
 fn judge<S: Service>(head: &Head<'_>, limits: &Limits, service: &mut S) -> Result<Admission, Refusal> {
-    let admission = service
-        .admit(head)
-        .map_err(|refusal| match (refusal.status, head.method) {
-            // RFC 9110 9.1: 405 is for methods the server knows.
-            (Status::MethodNotAllowed, Method::Unknown) => {
-                Refusal::new(Status::NotImplemented, "the method is not known")
-            }
-            _ => refusal,
-        })?;
+    let admission = service.admit(head).map_err(|refusal| match (refusal.status, head.method) {
+        // RFC 9110 9.1: 405 is for methods the server knows.
+        (Status::MethodNotAllowed, Method::Unknown) => {
+            Refusal::new(Status::NotImplemented, "the method is not known")
+        }
+        _ => refusal,
+    })?;
     let body_size_max = match admission.body {
         BodyMode::Whole => admission.body_size_max.min(limits.body_size_max as u32),
         BodyMode::Lines => admission.body_size_max,
@@ -1166,31 +1116,18 @@ fn judge<S: Service>(head: &Head<'_>, limits: &Limits, service: &mut S) -> Resul
     if matches!(head.body, BodyLength::Known(size) if size > u64::from(body_size_max)) {
         return Err(Refusal::new(Status::ContentTooLarge, "the body is too large"));
     }
-    if !head
-        .content_type
-        .is_none_or(|content_type| takes(admission.media, content_type))
-    {
-        return Err(Refusal::new(
-            Status::UnsupportedMediaType,
-            "the content type is not JSON",
-        ));
+    if !head.content_type.is_none_or(|content_type| takes(admission.media, content_type)) {
+        return Err(Refusal::new(Status::UnsupportedMediaType, "the content type is not JSON"));
     }
     if head.expect == Expect::Other {
-        return Err(Refusal::new(
-            Status::ExpectationFailed,
-            "no expectation but 100-continue is met",
-        ));
+        return Err(Refusal::new(Status::ExpectationFailed, "no expectation but 100-continue is met"));
     }
     Ok(admission)
 }
 
 fn takes(media: Media, content_type: &[u8]) -> bool {
     // Parameters (a charset, say) change nothing: JSON is UTF-8 (RFC 8259 8.1).
-    let essence = content_type
-        .split(|&byte| byte == b';')
-        .next()
-        .unwrap_or_default()
-        .trim_ascii();
+    let essence = content_type.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
     let is = |name: &str| essence.eq_ignore_ascii_case(name.as_bytes());
     let ends = |suffix: &str| {
         essence.len() > suffix.len()
@@ -1233,9 +1170,7 @@ fn body_end(length: BodyLength, rest: &[u8]) -> Option<usize> {
                     Next::End => return Some(at),
                     Next::More => return None,
                     Next::Data(size) => {
-                        let size = usize::try_from(size)
-                            .ok()
-                            .filter(|&size| size <= rest.len() - at)?;
+                        let size = usize::try_from(size).ok().filter(|&size| size <= rest.len() - at)?;
                         decoder.data_taken(size);
                         at += size;
                     }

@@ -2,8 +2,9 @@
 //! in the tests, cargo-fuzz for longer. A broken invariant panics.
 //!
 //! - [`fuzz_request_head`]: any bytes are a connection's input. In one piece
-//!   and in many they get the same answers, every answer is well formed, and
-//!   every slot is given back.
+//!   and in many they get the same answers, and every slot is given back; so
+//!   it is where sockets block, peers leave, and drains and timeouts come in
+//!   any order, on connections that share too few slots.
 //! - [`fuzz_body_scanner`]: any bytes are a body. It is taken exactly where
 //!   serde_json and a plain reading of assignment.md take it, with the same
 //!   units and attributes.
@@ -28,29 +29,18 @@ use super::workspace::{Limits, Workspace};
 /// Answers with what it was asked.
 struct Mirror;
 
-const ADMISSION: Admission = Admission {
-    route: 0,
-    options: 0,
-    body_size_max: 600,
-    body: BodyMode::Whole,
-    media: Media::Json,
-};
+const ADMISSION: Admission =
+    Admission { route: 0, options: 0, body_size_max: 600, body: BodyMode::Whole, media: Media::Json };
 
 impl Service for Mirror {
     fn admit(&mut self, head: &Head<'_>) -> Result<Admission, Refusal> {
         assert!(head.path.starts_with('/') || head.path == "*");
-        assert!(
-            head.path
-                .bytes()
-                .all(|byte| (0x21..=0x7E).contains(&byte) && byte != b'?' && byte != b'#')
-        );
+        assert!(head.path.bytes().all(|byte| (0x21..=0x7E).contains(&byte) && byte != b'?' && byte != b'#'));
         match (head.method, head.path) {
             (_, "/missing") => Err(Refusal::not_found("no such path")),
-            (Method::Post, "/lines") => Ok(Admission {
-                body: BodyMode::Lines,
-                media: Media::JsonLines,
-                ..ADMISSION
-            }),
+            (Method::Post, "/lines") => {
+                Ok(Admission { body: BodyMode::Lines, media: Media::JsonLines, ..ADMISSION })
+            }
             (Method::Get | Method::Head | Method::Post, _) => Ok(ADMISSION),
             _ => Err(Refusal::method_not_allowed("GET, HEAD, POST")),
         }
@@ -88,10 +78,7 @@ impl Service for Mirror {
 
 /// What a connection answers to `pieces`, and whether it closed before their end.
 fn converse<'d>(pieces: impl Iterator<Item = &'d [u8]>, workspace: &mut Workspace) -> (Vec<u8>, bool) {
-    let now = Now {
-        mono_ns: 0,
-        unix_us: 0,
-    };
+    let now = Now { mono_ns: 0, unix_us: 0 };
     let mut connection = Connection::new();
     let mut output = Vec::new();
     let mut closed = false;
@@ -105,11 +92,7 @@ fn converse<'d>(pieces: impl Iterator<Item = &'d [u8]>, workspace: &mut Workspac
     }
     connection.handle_eof(now, workspace, &mut Mirror);
     drain(&mut connection, workspace, &mut output);
-    assert_eq!(
-        connection.poll_output(workspace),
-        Output::Close,
-        "nothing follows the input's end"
-    );
+    assert_eq!(connection.poll_output(workspace), Output::Close, "nothing follows the input's end");
     connection.release(workspace);
     assert!(!connection.holds_carry() && !connection.holds_pending());
     (output, closed)
@@ -117,20 +100,13 @@ fn converse<'d>(pieces: impl Iterator<Item = &'d [u8]>, workspace: &mut Workspac
 
 /// Sends until nothing is left; did the connection close?
 fn drain(connection: &mut Connection, workspace: &mut Workspace, output: &mut Vec<u8>) -> bool {
-    let now = Now {
-        mono_ns: 0,
-        unix_us: 0,
-    };
+    let now = Now { mono_ns: 0, unix_us: 0 };
     loop {
         match connection.poll_output(workspace) {
             Output::Send(bytes) => {
                 assert!(!bytes.is_empty());
                 // An uneven socket: takes a bit, or all.
-                let size = if output.len().is_multiple_of(3) {
-                    bytes.len().div_ceil(2)
-                } else {
-                    bytes.len()
-                };
+                let size = if output.len().is_multiple_of(3) { bytes.len().div_ceil(2) } else { bytes.len() };
                 output.extend_from_slice(&bytes[..size]);
                 connection.handle_sent(size, now, workspace, &mut Mirror);
             }
@@ -187,9 +163,58 @@ pub fn fuzz_request_head(data: &[u8]) {
             assert_eq!(pieced_closed, closed, "in pieces of {size}");
         }
     }
+    assert_eq!(workspace.carry_refused(), 0);
+    churn(data, &mut workspace);
     assert_eq!(workspace.carry_free(), 1);
     assert_eq!(workspace.pending_free(), 1);
-    assert_eq!(workspace.carry_refused(), 0);
+}
+
+/// Three connections on one worker with a slot of each kind; `data` is both
+/// what they send and what happens to them.
+fn churn(data: &[u8], workspace: &mut Workspace) {
+    let now = Now {
+        mono_ns: 0,
+        unix_us: 0,
+    };
+    let mut connections = [(); 3].map(|()| Connection::new());
+    let refused_before = workspace.carry_refused();
+    for (number, piece) in data.chunks(23).enumerate() {
+        let happening = piece
+            .iter()
+            .fold(number, |sum, &byte| sum.wrapping_mul(31) + usize::from(byte));
+        let connection = &mut connections[happening % 3];
+        match happening / 3 % 12 {
+            0 => connection.handle_eof(now, workspace, &mut Mirror),
+            1 => connection.handle_timeout(now, workspace, &mut Mirror),
+            2 => connection.handle_drain(),
+            3 => connection.release(workspace),
+            // Though it may not want any.
+            _ => connection.handle_input(piece, now, workspace, &mut Mirror),
+        }
+        // The socket takes a few times some of it, then nothing.
+        let mut rounds = happening / 36 % 4;
+        let closed = loop {
+            match connection.poll_output(workspace) {
+                Output::Send(bytes) if rounds > 0 => {
+                    rounds -= 1;
+                    let size = bytes.len().div_ceil(1 + happening % 2);
+                    connection.handle_sent(size, now, workspace, &mut Mirror);
+                }
+                Output::Send(_) => break connection.handle_blocked(workspace).is_err(),
+                Output::Receive => break false,
+                Output::Close => break true,
+            }
+        };
+        if closed {
+            connection.release(workspace);
+            assert_eq!(connection.poll_output(workspace), Output::Close);
+            *connection = Connection::new();
+        }
+    }
+    for mut connection in connections {
+        connection.release(workspace);
+    }
+    assert!(workspace.carry_refused() - refused_before <= data.len() as u64);
 }
 
 /// An attribute's value as the scanner told it, or as it should.
@@ -219,10 +244,7 @@ fn is_declared(name: &str) -> bool {
 
 impl<'a> Fields<'a> for Recorder {
     fn unit(&mut self, name: &'a str, value: &'a str) -> Result<(), FieldFault> {
-        assert!(
-            self.units.insert(name.to_owned(), value.to_owned()).is_none(),
-            "a unit is told once"
-        );
+        assert!(self.units.insert(name.to_owned(), value.to_owned()).is_none(), "a unit is told once");
         Ok(())
     }
 
@@ -234,14 +256,10 @@ impl<'a> Fields<'a> for Recorder {
         if !is_declared(name) {
             return None;
         }
-        let slot = self
-            .names
-            .iter()
-            .position(|known| known == name)
-            .unwrap_or_else(|| {
-                self.names.push(name.to_owned());
-                self.names.len() - 1
-            });
+        let slot = self.names.iter().position(|known| known == name).unwrap_or_else(|| {
+            self.names.push(name.to_owned());
+            self.names.len() - 1
+        });
         // More names than attributes can be declared: the rest is not.
         (slot < limits::ATTRIBUTE_COUNT_MAX).then_some(slot as u16)
     }
@@ -350,16 +368,12 @@ fn plain_scan(data: &[u8]) -> Plain {
     if nesting(text) > limits::JSON_DEPTH_MAX {
         return Plain::Refused;
     }
-    plain_object(text)
-        .and_then(plain_members)
-        .map_or(Plain::Refused, Plain::Taken)
+    plain_object(text).and_then(plain_members).map_or(Plain::Refused, Plain::Taken)
 }
 
 /// An object's members, of doubled names the last.
 fn plain_object(text: &str) -> Option<BTreeMap<String, Box<RawValue>>> {
-    text.trim_start()
-        .starts_with('{')
-        .then(|| serde_json::from_str(text).expect("it was read before"))
+    text.trim_start().starts_with('{').then(|| serde_json::from_str(text).expect("it was read before"))
 }
 
 fn plain_members(body: BTreeMap<String, Box<RawValue>>) -> Option<PlainScan> {
@@ -373,12 +387,7 @@ fn plain_members(body: BTreeMap<String, Box<RawValue>>) -> Option<PlainScan> {
             let value = match serde_json::from_str(raw.get()).expect("it was read before") {
                 Value::String(text) => text,
                 Value::Null => String::new(),
-                Value::Number(_)
-                    if raw
-                        .get()
-                        .bytes()
-                        .all(|byte| byte == b'-' || byte.is_ascii_digit()) =>
-                {
+                Value::Number(_) if raw.get().bytes().all(|byte| byte == b'-' || byte.is_ascii_digit()) => {
                     raw.get().to_owned()
                 }
                 _ => return None,
@@ -399,11 +408,7 @@ fn plain_members(body: BTreeMap<String, Box<RawValue>>) -> Option<PlainScan> {
             (raw.get().to_owned(), told)
         }
     };
-    Some(PlainScan {
-        context,
-        units,
-        attributes,
-    })
+    Some(PlainScan { context, units, attributes })
 }
 
 fn plain_value(raw: &str) -> Told {
@@ -415,10 +420,7 @@ fn plain_value(raw: &str) -> Told {
         Value::String(text) => Told::Text(text),
         Value::Object(_) => Told::Other,
         Value::Array(elements) => {
-            let texts = elements
-                .iter()
-                .map(|element| element.as_str().map(str::to_owned))
-                .collect();
+            let texts = elements.iter().map(|element| element.as_str().map(str::to_owned)).collect();
             match texts {
                 Some(texts) => Told::List(texts),
                 None => Told::MixedList,

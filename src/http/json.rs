@@ -32,20 +32,10 @@ pub fn scan_request<'a, F: Fields<'a>>(
     scratch: &'a mut [u8],
     fields: &mut F,
 ) -> Result<Scanned<'a>, ScanFault<'a>> {
-    assert!(
-        scratch.len() >= body.len(),
-        "the scratch is shorter than the body"
-    );
-    let text = std::str::from_utf8(body).map_err(|error| ScanFault::Body {
-        offset: error.valid_up_to(),
-        reason: "not UTF-8",
-    })?;
-    let mut scanner = Scanner {
-        bytes: body,
-        text,
-        at: 0,
-        scratch: Scratch(scratch),
-    };
+    assert!(scratch.len() >= body.len(), "the scratch is shorter than the body");
+    let text = std::str::from_utf8(body)
+        .map_err(|error| ScanFault::Body { offset: error.valid_up_to(), reason: "not UTF-8" })?;
+    let mut scanner = Scanner { bytes: body, text, at: 0, scratch: Scratch(scratch) };
     let mut units = UnitList::default();
     let mut units_seen = false;
     let mut units_fault = None;
@@ -68,10 +58,7 @@ pub fn scan_request<'a, F: Fields<'a>>(
                 if is_object {
                     scanner.units(&mut units)?;
                 } else {
-                    units_fault = Some(SyntaxFault {
-                        offset: value_at,
-                        reason: "`units` must be an object",
-                    });
+                    units_fault = Some(SyntaxFault { offset: value_at, reason: "`units` must be an object" });
                     scanner.skip_value(1)?;
                 }
             }
@@ -83,10 +70,8 @@ pub fn scan_request<'a, F: Fields<'a>>(
                     scanner.attributes(fields)?;
                     context = &body[value_at..scanner.at];
                 } else {
-                    attributes_fault = Some(SyntaxFault {
-                        offset: value_at,
-                        reason: "`attributes` must be an object",
-                    });
+                    attributes_fault =
+                        Some(SyntaxFault { offset: value_at, reason: "`attributes` must be an object" });
                     scanner.skip_value(1)?;
                 }
             }
@@ -107,11 +92,7 @@ pub fn scan_request<'a, F: Fields<'a>>(
         return Err(fault.into());
     }
     units.tell(fields)?;
-    Ok(Scanned {
-        context,
-        payloads: false,
-        exposure: true,
-    })
+    Ok(Scanned { context, payloads: false, exposure: true })
 }
 
 /// Hands `text`, escaped for the inside of a JSON string, to `push` in pieces.
@@ -185,9 +166,7 @@ pub(super) fn number_value(token: &str, integer: bool) -> Scalar<'static> {
             [b'-', digits @ ..] => (true, digits),
             digits => (false, digits),
         };
-        let sum = digits
-            .iter()
-            .fold(0u64, |sum, digit| sum * 10 + u64::from(digit - b'0'));
+        let sum = digits.iter().fold(0u64, |sum, digit| sum * 10 + u64::from(digit - b'0'));
         let value = sum as f64;
         return Scalar::Number(if negative { -value } else { value });
     }
@@ -207,10 +186,7 @@ struct SyntaxFault {
 
 impl From<SyntaxFault> for ScanFault<'_> {
     fn from(fault: SyntaxFault) -> Self {
-        Self::Body {
-            offset: fault.offset,
-            reason: fault.reason,
-        }
+        Self::Body { offset: fault.offset, reason: fault.reason }
     }
 }
 
@@ -232,10 +208,7 @@ struct Scanner<'a> {
 
 impl<'a> Scanner<'a> {
     fn fault(&self, reason: &'static str) -> SyntaxFault {
-        SyntaxFault {
-            offset: self.at,
-            reason,
-        }
+        SyntaxFault { offset: self.at, reason }
     }
 
     /// The byte to be looked at, or NUL (which begins nothing) at the end.
@@ -529,10 +502,7 @@ impl<'a> Scanner<'a> {
     /// `at` at a backslash; behind the sequence after.
     fn escape_sequence(&mut self) -> Result<char, SyntaxFault> {
         let sequence_at = self.at;
-        let lone = SyntaxFault {
-            offset: sequence_at,
-            reason: "a lone surrogate",
-        };
+        let lone = SyntaxFault { offset: sequence_at, reason: "a lone surrogate" };
         self.at += 1;
         let character = match self.peek() {
             b'"' => '"',
@@ -605,10 +575,7 @@ fn first_special(bytes: &[u8]) -> Option<usize> {
         }
         at += 8;
     }
-    bytes[at..]
-        .iter()
-        .position(|&byte| byte < 0x20 || byte == b'"' || byte == b'\\')
-        .map(|found| at + found)
+    bytes[at..].iter().position(|&byte| byte < 0x20 || byte == b'"' || byte == b'\\').map(|found| at + found)
 }
 
 #[cfg(test)]

@@ -75,8 +75,11 @@ pub fn scan_query<'a, F: Fields<'a>>(
         options: QueryOptions::default(),
     };
     fields.attributes_begin();
-    for pair in query.split('&') {
+    let mut rest = Some(query);
+    while let Some(pairs) = rest {
+        let (pair, behind) = cut(pairs, b'&');
         scan.pair(pair, false, fields)?;
+        rest = behind;
     }
     if scan.repeated {
         fields.attributes_begin();
@@ -136,12 +139,21 @@ pub fn query_options(query: Option<&str>) -> Result<QueryOptions, ScanFault<'sta
 /// writes to `scratch`, which has to be as long as `raw`.
 ///
 /// # Errors
-/// A `%` without two hexadecimal digits; bytes that are no UTF-8. Offsets
-/// count from the start of `raw`.
-pub fn percent_decode<'a>(raw: &'a str, scratch: &'a mut [u8]) -> Result<&'a str, ScanFault<'a>> {
+/// A `%` without two hexadecimal digits; bytes that are no UTF-8.
+pub fn percent_decode<'a>(raw: &'a str, scratch: &'a mut [u8]) -> Result<&'a str, PercentFault> {
     let mut scratch = Scratch(scratch);
-    let text = decode(raw, raw, &mut scratch)?;
+    let text = decode(raw, &mut scratch)?;
     Ok(scratch.hold(text))
+}
+
+/// A text is not soundly percent-encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("byte {offset}: {reason}")]
+pub struct PercentFault {
+    /// Byte of the encoded text, counted from zero.
+    pub offset: usize,
+    /// What is wrong there.
+    pub reason: &'static str,
 }
 
 const PAYLOADS: &str = "payloads";
@@ -171,7 +183,8 @@ impl<'a> QueryScan<'a> {
         if pair.is_empty() {
             return Ok(());
         }
-        let (raw_name, raw_value) = pair.split_once('=').unwrap_or((pair, ""));
+        let (raw_name, raw_value) = cut(pair, b'=');
+        let raw_value = raw_value.unwrap_or_default();
         let name_text = self.decode(raw_name)?;
         let name = self.texts.borrow(name_text);
         let option = [PAYLOADS, EXPOSURE].into_iter().find(|&option| option == name);
@@ -216,17 +229,17 @@ impl<'a> QueryScan<'a> {
             fields.list_begin(slot);
             self.context.push(b"[");
             // Commas split before decoding: an encoded one belongs to its text.
-            let items = if raw.is_empty() {
-                None
-            } else {
-                Some(raw.split(','))
-            };
-            for (index, item) in items.into_iter().flatten().enumerate() {
+            let mut rest = if raw.is_empty() { None } else { Some(raw) };
+            let mut first = true;
+            while let Some(items) = rest {
+                let (item, behind) = cut(items, b',');
+                rest = behind;
                 let item = self.decode(item)?;
                 let item = self.texts.borrow(item);
-                if index > 0 {
+                if !first {
                     self.context.push(b",");
                 }
+                first = false;
                 self.context.text(item);
                 fields.list_item(slot, item);
             }
@@ -265,7 +278,10 @@ impl<'a> QueryScan<'a> {
     }
 
     fn decode(&mut self, raw: &'a str) -> Result<Text<'a>, ScanFault<'a>> {
-        decode(raw, self.query, &mut self.texts)
+        decode(raw, &mut self.texts).map_err(|fault| ScanFault::Query {
+            offset: offset_in(self.query, raw) + fault.offset,
+            reason: fault.reason,
+        })
     }
 }
 
@@ -316,6 +332,16 @@ impl Slots {
     }
 }
 
+/// Up to the first `mark`, and what is behind it. (`str::split` searches by
+/// characters, which short texts feel.)
+#[inline]
+fn cut(text: &str, mark: u8) -> (&str, Option<&str>) {
+    match text.bytes().position(|byte| byte == mark) {
+        Some(at) => (&text[..at], Some(&text[at + 1..])),
+        None => (text, None),
+    }
+}
+
 /// `true` or `false`, as `is` finds.
 fn truth(is: impl Fn(&str) -> bool) -> Option<bool> {
     match (is("true"), is("false")) {
@@ -325,25 +351,26 @@ fn truth(is: impl Fn(&str) -> bool) -> Option<bool> {
     }
 }
 
-/// Decodes `raw`, which lies in `whole`.
-fn decode<'a>(raw: &'a str, whole: &str, scratch: &mut Scratch<'a>) -> Result<Text<'a>, ScanFault<'a>> {
+fn decode<'a>(raw: &'a str, scratch: &mut Scratch<'a>) -> Result<Text<'a>, PercentFault> {
     let Some(plain_size) = memchr::memchr(b'%', raw.as_bytes()) else {
         return Ok(Text::Plain(raw));
-    };
-    let fault = |at: usize, reason| ScanFault::Query {
-        offset: offset_in(whole, raw) + at,
-        reason,
     };
     let (plain, encoded) = raw.as_bytes().split_at(plain_size);
     scratch.0[..plain_size].copy_from_slice(plain);
     let mut size = plain_size;
     for byte in Decoder(encoded) {
-        scratch.0[size] = byte.map_err(|bad| fault(raw.len() - bad.left, BAD_ESCAPE))?;
+        scratch.0[size] = byte.map_err(|bad| PercentFault {
+            offset: raw.len() - bad.left,
+            reason: BAD_ESCAPE,
+        })?;
         size += 1;
     }
     match std::str::from_utf8(&scratch.0[..size]) {
         Ok(_) => Ok(Text::Written(size)),
-        Err(_) => Err(fault(0, "not UTF-8 once decoded")),
+        Err(_) => Err(PercentFault {
+            offset: 0,
+            reason: "not UTF-8 once decoded",
+        }),
     }
 }
 

@@ -343,3 +343,108 @@ impl Write for Escaped<'_, '_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DATE: &[u8] = b"Date: now\r\n";
+
+    fn answered(size: usize, mode: AnswerMode, write: impl FnOnce(Answer<'_>)) -> (String, Option<Status>) {
+        let mut buffer = OutputBuffer::new(size, 0);
+        let mut outcome = None;
+        write(Answer::new(&mut buffer, DATE, mode, &mut outcome));
+        (String::from_utf8(buffer.unsent().to_vec()).unwrap(), outcome)
+    }
+
+    #[test]
+    fn headers_come_in_order_and_the_length_is_patched() {
+        let (text, outcome) = answered(
+            1000,
+            AnswerMode {
+                close: true,
+                ..AnswerMode::default()
+            },
+            |answer| {
+                let mut body = answer
+                    .start(Status::Ok)
+                    .header("X-A", "b")
+                    .body(ContentType::Json);
+                body.push_json_str("a\"b");
+                body.push_int(-12);
+                write!(body, "{:?}", 1.5).unwrap();
+                assert_eq!(body.size(), 12);
+                body.finish();
+            },
+        );
+        assert_eq!(
+            text,
+            "HTTP/1.1 200 OK\r\nDate: now\r\nConnection: close\r\nX-A: b\r\nContent-Type: application/json\r\n\
+             Content-Length:        12\r\n\r\n\"a\\\"b\"-121.5"
+        );
+        assert_eq!(outcome, Some(Status::Ok));
+    }
+
+    #[test]
+    fn a_problem_says_what_it_is_in_json() {
+        let (text, outcome) = answered(1000, AnswerMode::default(), |answer| {
+            answer.problem(
+                Status::BadRequest,
+                format_args!("unit `{}`: no", "a\"\n\u{1}\u{e9}"),
+            );
+        });
+        assert_eq!(outcome, Some(Status::BadRequest));
+        let body = text.split_once("\r\n\r\n").unwrap().1;
+        let problem: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(
+            problem,
+            serde_json::json!({
+                "type": "about:blank", "title": "Bad Request", "status": 400,
+                "detail": "unit `a\"\n\u{1}\u{e9}`: no"
+            })
+        );
+        assert!(text.contains("Content-Type: application/problem+json\r\n"));
+    }
+
+    #[test]
+    fn no_value_breaks_out_of_its_header() {
+        let (text, _) = answered(1000, AnswerMode::default(), |answer| {
+            answer
+                .start(Status::Ok)
+                .header("X-A", "a\r\nX-B: c\0\u{e9}")
+                .body(ContentType::Text)
+                .finish();
+        });
+        assert!(text.contains("\r\nX-A: a??X-B: c?\u{e9}\r\n"));
+    }
+
+    #[test]
+    fn an_answer_without_room_becomes_a_500_wherever_it_runs_out() {
+        for size in 300..690 {
+            let (text, outcome) = answered(size, AnswerMode::default(), |answer| {
+                let mut body = answer
+                    .start(Status::Ok)
+                    .header("X-A", "b")
+                    .body(ContentType::Json);
+                (0..60).for_each(|_| body.push_str("0123456789"));
+                body.push_str("");
+                body.finish();
+            });
+            assert_eq!(outcome, Some(Status::InternalServerError), "{size}");
+            assert!(
+                text.starts_with("HTTP/1.1 500 ") && !text.contains("X-A"),
+                "{size}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_status_has_a_line_that_begins_with_its_code() {
+        for status in Status::ALL {
+            assert_eq!(
+                status.line(),
+                format!("HTTP/1.1 {} {}\r\n", status.code(), status.title())
+            );
+        }
+    }
+}

@@ -59,9 +59,7 @@ impl<'a> UnitList<'a> {
             }
             match value {
                 Some(value) if value.len() <= UNIT_VALUE_SIZE_MAX => {
-                    fields
-                        .unit(name, value)
-                        .map_err(|refused| fault(name, refused.0))?;
+                    fields.unit(name, value).map_err(|refused| fault(name, refused.0))?;
                 }
                 _ => return Err(fault(name, "must be a string of 1 to 256 bytes or an integer")),
             }
@@ -79,8 +77,5 @@ fn fault<'a>(name: &'a str, reason: &'static str) -> ScanFault<'a> {
     while !name.is_char_boundary(shown) {
         shown -= 1;
     }
-    ScanFault::Unit {
-        name: &name[..shown],
-        reason,
-    }
+    ScanFault::Unit { name: &name[..shown], reason }
 }

@@ -88,18 +88,9 @@ impl Workspace {
     /// Where a limit is zero, or too large for a connection's 32-bit sizes.
     #[must_use]
     pub fn new(limits: Limits, answer_size_max: usize) -> Self {
-        assert!(
-            limits.head_size_max > 0 && limits.head_size_max <= 1 << 20,
-            "head_size_max"
-        );
-        assert!(
-            limits.body_size_max > 0 && limits.body_size_max <= 1 << 30,
-            "body_size_max"
-        );
-        assert!(
-            limits.carry_count > 0 && limits.pending_output_count > 0,
-            "slot counts"
-        );
+        assert!(limits.head_size_max > 0 && limits.head_size_max <= 1 << 20, "head_size_max");
+        assert!(limits.body_size_max > 0 && limits.body_size_max <= 1 << 30, "body_size_max");
+        assert!(limits.carry_count > 0 && limits.pending_output_count > 0, "slot counts");
         assert!(answer_size_max <= 64 << 20, "answer_size_max");
         let slot_size = (limits.head_size_max + limits.body_size_max).max(limits::READ_BUFFER_SIZE);
         let output = OutputBuffer::new(answer_size_max + ANSWER_SLACK_SIZE, limits.output_batch_size);
@@ -108,11 +99,7 @@ impl Workspace {
             carry: Pool::new(limits.carry_count, slot_size),
             pending: Pool::new(limits.pending_output_count, output.bytes.len()),
             output,
-            scratch: zeroed(
-                limits
-                    .body_size_max
-                    .max(super::query::scratch_size(limits.head_size_max)),
-            ),
+            scratch: zeroed(limits.body_size_max.max(super::query::scratch_size(limits.head_size_max))),
             date: DateLine::new(),
             carry_refused: 0,
         }
@@ -169,11 +156,7 @@ pub(super) struct Pool {
 impl Pool {
     fn new(count: usize, slot_size: usize) -> Self {
         let count_u32 = u32::try_from(count).expect("a slot's number fits 32 bits");
-        Self {
-            bytes: zeroed(count * slot_size),
-            slot_size,
-            free: (1..=count_u32).rev().collect(),
-        }
+        Self { bytes: zeroed(count * slot_size), slot_size, free: (1..=count_u32).rev().collect() }
     }
 
     /// A free slot, the one freed last first.
@@ -182,11 +165,7 @@ impl Pool {
     }
 
     pub(super) fn give_back(&mut self, slot: Slot) {
-        debug_assert!(
-            !self.free.contains(&slot.0.get()),
-            "slot {} was free already",
-            slot.0
-        );
+        debug_assert!(!self.free.contains(&slot.0.get()), "slot {} was free already", slot.0);
         self.free.push(slot.0.get());
     }
 
@@ -225,12 +204,7 @@ pub(super) struct OutputBuffer {
 impl OutputBuffer {
     /// With room for one answer of `answer_room` behind `batch_size` of others.
     pub(super) fn new(answer_room: usize, batch_size: usize) -> Self {
-        Self {
-            bytes: zeroed(answer_room + batch_size),
-            start: 0,
-            end: 0,
-            answer_room,
-        }
+        Self { bytes: zeroed(answer_room + batch_size), start: 0, end: 0, answer_room }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -298,10 +272,7 @@ pub(super) struct DateLine {
 
 impl DateLine {
     fn new() -> Self {
-        let mut date = Self {
-            line: *b"Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n",
-            second: 0,
-        };
+        let mut date = Self { line: *b"Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n", second: 0 };
         date.write(0);
         date
     }
@@ -335,15 +306,9 @@ mod tests {
     #[test]
     fn the_date_follows_the_time_it_is_given() {
         let mut workspace = Workspace::new(Limits::default(), 1024);
-        workspace.set_time(Now {
-            mono_ns: 0,
-            unix_us: 784_111_777_123_456,
-        });
+        workspace.set_time(Now { mono_ns: 0, unix_us: 784_111_777_123_456 });
         assert_eq!(workspace.date.line(), b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n");
-        workspace.set_time(Now {
-            mono_ns: 0,
-            unix_us: i64::MAX,
-        });
+        workspace.set_time(Now { mono_ns: 0, unix_us: i64::MAX });
         assert_eq!(workspace.date.line(), b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n");
     }
 

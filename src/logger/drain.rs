@@ -23,7 +23,7 @@ use super::sink::{Done, Handle, SinkOptions};
 use super::sources::{Source, Sources};
 use crate::clock::Now;
 use crate::exposure::record;
-use crate::exposure::ring::Step;
+use crate::exposure::ring::{Account, Step};
 use crate::limits::{BATCH_COUNT, RING_TURN_SIZE};
 use crate::metrics::{Block, Family};
 
@@ -144,6 +144,7 @@ impl<'m> Drain<'m> {
             }
         }
         self.show();
+        self.show_rings();
     }
 
     /// No batch follows. The sink syncs, and hangs up when it is done; waits for
@@ -244,6 +245,30 @@ impl<'m> Drain<'m> {
                 return false;
             }
         }
+    }
+
+    /// What this instance's rings say of themselves. A ring that moved while it
+    /// was read counts in the next look: no number goes back.
+    fn show_rings(&self) {
+        let mut sum = Account::default();
+        for source in self.sources.rings.values().filter(|source| source.own) {
+            let Ok(account) = Account::read(source.reader.words()) else { continue };
+            if !account.settled {
+                return;
+            }
+            sum.attempted += account.attempted;
+            sum.refused_full += account.refused_full;
+            sum.refused_oversize += account.refused_oversize;
+            sum.torn += account.torn;
+            sum.in_ring += account.in_ring;
+            sum.in_ring_size += account.in_ring_size;
+        }
+        self.metrics.set(Family::ExposuresAttempted, sum.attempted);
+        for (index, count) in [sum.refused_full, sum.refused_oversize, sum.torn].into_iter().enumerate() {
+            self.metrics.set_at(Family::ExposuresLost, index, count);
+        }
+        self.metrics.set(Family::ExposuresInRings, sum.in_ring);
+        self.metrics.set(Family::RingBytes, sum.in_ring_size);
     }
 
     /// Carries the counts into the metrics.

@@ -20,7 +20,7 @@ use nix::unistd::Pid;
 use super::listen::{self, Bound, ListenFault};
 use crate::config::settings::{Directories, Fault, Pool, Route, Settings, SinkKind};
 use crate::endpoint::{AppOptions, RouteGroup};
-use crate::exposure::ring;
+use crate::exposure::ring::{self, Account};
 use crate::http;
 use crate::limits;
 use crate::logger;
@@ -29,7 +29,6 @@ use crate::sys::channel::Channel;
 use crate::sys::region::Region;
 use crate::sys::socket::Takeover;
 use crate::worker::{self, Listener, PoolOptions, Rings, Setup};
-
 
 /// Why an instance can't be set up.
 #[derive(Debug, thiserror::Error)]
@@ -312,14 +311,57 @@ impl Heritage {
         Ok((options, Region::of_file(&self.metrics_file)?))
     }
 
-    /// Removes what names the instance, at its clean end: socket files and the
-    /// lock's text. Rings that are not empty stay for the next instance.
-    pub fn clear(&mut self) {
-        let paths = self.bound.iter().flatten().filter_map(|bound| bound.path.as_ref());
-        for path in paths {
+    /// Clears up at the end, when no child lives: socket files, rings that are
+    /// empty (the others stay for the next instance to drain), and the lock's
+    /// text, which says that nobody is left behind. Gives the rings' books, summed.
+    pub fn clear(&mut self) -> Books {
+        for path in self.bound.iter().flatten().filter_map(|bound| bound.path.as_ref()) {
             let _ = fs::remove_file(path);
         }
+        let mut books = Books::default();
+        for slot in 0..self.places.len() {
+            for path in self.ring_paths(slot) {
+                // No worker of ours lives; a lock would be a stranger's.
+                let Ok(region) = Region::open_locked(&path) else { continue };
+                let Ok(account) = Account::read(region.words()) else { continue };
+                books.add(&account);
+                if account.in_ring == 0 {
+                    let _ = fs::remove_file(&path);
+                }
+            }
+        }
+        // Only if it is empty.
+        let _ = fs::remove_dir(self.ring_directory());
         let _ = self.lock.set_len(0);
+        books
+    }
+}
+
+/// What became of all exposures of the instance, as the rings have it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Books {
+    /// Wanted.
+    pub attempted: u64,
+    /// Promised.
+    pub committed: u64,
+    /// Handed to the sink and confirmed.
+    pub consumed: u64,
+    /// Damaged.
+    pub corrupt: u64,
+    /// Refused by a full ring, or too large, or torn by a worker's death.
+    pub lost: u64,
+    /// Left in rings for the next instance.
+    pub waiting: u64,
+}
+
+impl Books {
+    fn add(&mut self, account: &Account) {
+        self.attempted += account.attempted;
+        self.committed += account.committed;
+        self.consumed += account.consumed;
+        self.corrupt += account.corrupt;
+        self.lost += account.lost;
+        self.waiting += account.in_ring;
     }
 }
 
@@ -418,6 +460,12 @@ fn take_lock(runtime_dir: &Path) -> Result<(File, Takeover), HeritageFault> {
         Err(TryLockError::Error(error)) => return Err(refused("can't lock", &path)(error)),
     }
     let takeover = if holder.is_empty() { Takeover::No } else { Takeover::Yes };
+    if takeover == Takeover::Yes {
+        log::warn!(
+            "event=takeover killed_pid={holder} note=\"the last instance was killed; its workers may serve beside \
+             these until they leave, orphan_timeout after its death\""
+        );
+    }
     let written = lock
         .rewind()
         .and_then(|()| lock.set_len(0))

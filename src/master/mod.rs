@@ -186,7 +186,18 @@ impl Master {
                 events.extend(self.perform(actions));
             }
             if let Some(code) = self.exit {
-                self.heritage.clear();
+                let books = self.heritage.clear();
+                if books.attempted > 0 {
+                    log::info!(
+                        "event=exposures attempted={} committed={} consumed={} corrupt={} lost={} waiting={}",
+                        books.attempted,
+                        books.committed,
+                        books.consumed,
+                        books.corrupt,
+                        books.lost,
+                        books.waiting
+                    );
+                }
                 let uptime_s = (clock::now().mono_ns - self.started_ns) / 1_000_000_000;
                 log::info!("event=exit code={code} uptime_s={uptime_s}");
                 return code;

@@ -1,10 +1,15 @@
-//! Who goes first: workers, then the logger, then master and loader. What the
-//! system allows is found out once, by trying, and said once in the log.
+//! Who goes first: workers, then the logger, then the loader. What the system
+//! allows is found out once, by trying, and said once in the log.
+//!
+//! The master keeps the niceness it was started with. It sleeps; when it wakes,
+//! somebody is missing, and a child begins with its parent's niceness: behind
+//! CPUs kept busy by others, a successor that began last of all has waited for
+//! its first turn for many seconds.
 
 use crate::config::settings::Settings;
 use crate::sys::fork::{niceness, set_niceness};
 
-/// The master's own, where it can come back from it for its children; and the loader's.
+/// The loader's.
 const LAST: i32 = 10;
 
 /// What children may have.
@@ -17,8 +22,7 @@ pub(super) struct Niceness {
 }
 
 impl Niceness {
-    /// Tries for the lowest that the settings want; the master ends up last of
-    /// all where that does not keep its children from being first.
+    /// Tries for the lowest that the settings want.
     pub(super) fn find(settings: &Settings) -> Niceness {
         let own = niceness();
         let wanted = settings.pools.iter().map(|pool| pool.nice).chain([settings.logger.nice]);
@@ -27,9 +31,8 @@ impl Niceness {
         if floor > lowest {
             log::info!("event=nice_limited wanted={lowest} nice={floor} hint=\"raise LimitNICE\"");
         }
-        // One that may lower it may do so again after raising it; another may not.
-        let back = if floor < own { LAST.max(own) } else { own };
-        let _ = set_niceness(back);
+        // Down is allowed to everybody, and back to where it began.
+        let _ = set_niceness(own);
         Niceness { floor, own }
     }
 

@@ -45,8 +45,8 @@ const LOGGER_STOP_MAX: Duration = Duration::from_secs(7);
 /// A drain without a deadline still ends some day.
 const DRAIN_UNBOUNDED: Duration = Duration::from_secs(24 * 3600);
 /// When no worker is ready and each slot failed so often in a row, it is no
-/// accident of one worker.
-const CRASH_LOOP_FAILURES: u32 = 5;
+/// accident of one worker. By then some six seconds of waiting have not helped.
+const CRASH_LOOP_FAILURES: u32 = 8;
 
 /// One life of one process; never used twice in an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -27,6 +27,8 @@ pub const CLOSE_REASONS: &[&str] =
     &["peer", "answered", "idle_timeout", "slow", "evicted", "drained", "error"];
 /// Label values of `rings`: this instance's, and those that earlier ones left.
 pub const RING_ORIGINS: &[&str] = &["own", "earlier"];
+/// Label values of `reason` of exposures that no ring took.
+pub const LOSS_REASONS: &[&str] = &["full", "oversize", "torn"];
 /// Label values of `cause` of replaced processes.
 pub const EXIT_CAUSES: &[&str] = &["exit", "signal", "panic", "watchdog"];
 
@@ -48,6 +50,10 @@ pub enum Family {
     PlansTaken,
     PlanExperiments,
     PlanTakenAt,
+    ExposuresAttempted,
+    ExposuresLost,
+    ExposuresInRings,
+    RingBytes,
     ExposuresDelivered,
     ExposuresCorrupt,
     ExposuresEvicted,
@@ -187,6 +193,31 @@ pub const FAMILIES: &[Row] = &[
         "Unix time at which the plan in force was taken.",
         &[],
     ),
+    row(
+        Family::ExposuresAttempted,
+        Logger,
+        Counter,
+        "splitd_exposures_attempted_total",
+        "Exposures that workers set out to record.",
+        &[],
+    ),
+    row(
+        Family::ExposuresLost,
+        Logger,
+        Counter,
+        "splitd_exposures_lost_total",
+        "Exposures that no ring took: it was full, they were too large, or their worker was killed.",
+        &[("reason", LOSS_REASONS)],
+    ),
+    row(
+        Family::ExposuresInRings,
+        Logger,
+        Gauge,
+        "splitd_exposures_in_rings",
+        "Exposures that wait in rings.",
+        &[],
+    ),
+    row(Family::RingBytes, Logger, Gauge, "splitd_ring_bytes", "Bytes of rings that are in use.", &[]),
     row(
         Family::ExposuresDelivered,
         Logger,
@@ -474,10 +505,16 @@ impl Block<'_> {
         cell.store(cell.load(Relaxed).wrapping_add(count), Relaxed);
     }
 
-    /// Sets a gauge.
+    /// Sets a family without labels.
     #[inline]
     pub fn set(&self, family: Family, value: u64) {
-        self.cell(family, 0).store(value, Relaxed);
+        self.set_at(family, 0, value);
+    }
+
+    /// Sets one cell of a family with labels.
+    #[inline]
+    pub fn set_at(&self, family: Family, index: usize, value: u64) {
+        self.cell(family, index).store(value, Relaxed);
     }
 
     /// Reads one cell.

@@ -517,11 +517,14 @@ impl<'r> Backend<'r> {
         if late || drain.idle_ns.is_some_and(|idle_ns| now.mono_ns >= idle_ns) {
             drain.idle_ns = None;
             self.stop_accepting(now);
-            while let Some(key) = self.timers.oldest(Class::Idle).and_then(|index| self.connections.key(index)) {
+            while let Some(key) =
+                self.timers.oldest(Class::Idle).and_then(|index| self.connections.key(index))
+            {
                 self.close(key, Reason::Drained, now);
             }
         }
-        late || (self.drain.as_ref().is_some_and(|drain| drain.idle_ns.is_none()) && self.connections.count() == 0)
+        late || (self.drain.as_ref().is_some_and(|drain| drain.idle_ns.is_none())
+            && self.connections.count() == 0)
     }
 
     /// Whoever was queued by now was let in by the kernel and is answered; from

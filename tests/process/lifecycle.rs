@@ -45,8 +45,7 @@ for_each_backend! {
         let pids: Vec<i32> = daemon.children().into_iter().map(|(pid, _)| pid).collect();
         assert!(pids.len() >= 5, "workers of three pools and a logger: {:?}", daemon.children());
         // Half a request before the drain, the other half during it.
-        let request = b"POST /v1/assign HTTP/1.1\r\nHost: t\r\nContent-Length: 24\r\n\r\n{\"units\":{\"user_id\":\"7\"}}";
-        let request: Vec<u8> = [&request[..], b""].concat();
+        let request = b"POST /v1/assign HTTP/1.1\r\nHost: t\r\nContent-Length: 25\r\n\r\n{\"units\":{\"user_id\":\"7\"}}";
         let (half, rest) = request.split_at(70);
         assert!(busy.send(half));
         signal(daemon.master_pid(), Signal::SIGTERM);
@@ -54,7 +53,7 @@ for_each_backend! {
             Some(mut client) => client.try_get("/readyz").is_none_or(|response| response.status == 503),
             None => true,
         });
-        assert!(busy.send(&rest[..rest.len() - 1]));
+        assert!(busy.send(rest));
         let response = busy.receive().expect("what came before the drain is answered");
         assert_eq!((response.status, response.header("connection")), (200, Some("close")));
         assert!(busy.closed());
@@ -115,7 +114,8 @@ fn a_faulty_experiments_file_stops_the_start_with_every_fault() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("experiments.json");
     let text = fs::read_to_string(golden("edge.experiments.json")).unwrap();
-    fs::write(&file, text.replacen("10000", "99999", 1).replace("\"layer\": \"L2\"", "\"layer\": \"L99\"")).unwrap();
+    fs::write(&file, text.replacen("10000", "99999", 1).replace("\"layer\": \"L2\"", "\"layer\": \"L99\""))
+        .unwrap();
     for command in ["check", "serve"] {
         let mut run = splitd();
         run.env_clear().current_dir(directory.path()).arg(command);

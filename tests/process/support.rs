@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use splitd::exposure::ring::Account;
+use splitd::sys::region::Region;
 
 /// How long a condition may take on a slow, busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -245,6 +247,26 @@ impl Daemon {
         output.stdout.lines().map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect()
     }
 
+    /// The books of all rings that are left.
+    pub fn account(&self) -> Account {
+        let mut sum = Account::default();
+        let list =
+            |path: PathBuf| fs::read_dir(path).into_iter().flatten().map(|entry| entry.unwrap().path());
+        for path in list(self.directory.path().join("run/rings")).flat_map(list) {
+            let region = Region::open_file(&path).unwrap();
+            let account = Account::read(region.words()).unwrap();
+            assert_eq!(account.attempted, account.committed + account.lost, "{account:?}");
+            sum.attempted += account.attempted;
+            sum.committed += account.committed;
+            sum.consumed += account.consumed;
+            sum.corrupt += account.corrupt;
+            sum.in_ring += account.in_ring;
+            sum.torn += account.torn;
+            sum.refused_full += account.refused_full;
+        }
+        sum
+    }
+
     fn unexpected(&self) -> Vec<String> {
         let loud = |line: &&str| line.contains(" warn pid=") || line.contains(" error pid=");
         let log = self.log();
@@ -444,6 +466,8 @@ impl Load {
                             Some(response) if response.status == 200 => {
                                 answered.fetch_add(1, Ordering::Relaxed);
                                 good.push(user);
+                                // The logger is to keep up on any machine.
+                                std::thread::sleep(Duration::from_micros(500));
                             }
                             Some(response) => panic!("{response:?}"),
                             None => {

@@ -172,6 +172,7 @@ impl<'s> Asked<'_, 's, '_> {
                     report.fault(value, || format!("the regular expression `{}` {fault}", short(&text)));
                     return None;
                 }
+                report.keep_pattern(value, &text);
                 Some(make(pattern))
             }
         }

@@ -21,6 +21,8 @@ pub(super) struct Report<'s> {
     faults: RefCell<Vec<(usize, Fault)>>,
     count: Cell<usize>,
     suggestion_work: Cell<usize>,
+    /// Regular expressions that are right, and where they stand; their sizes are judged by `load`.
+    patterns: RefCell<Vec<(String, Place)>>,
     /// A byte and the newlines before it: lines are mostly asked for in the file's order.
     line_at: Cell<(usize, usize)>,
 }
@@ -32,6 +34,7 @@ impl<'s> Report<'s> {
             faults: RefCell::new(Vec::new()),
             count: Cell::new(0),
             suggestion_work: Cell::new(SUGGESTION_WORK_MAX),
+            patterns: RefCell::new(Vec::new()),
             line_at: Cell::new((0, 0)),
         }
     }
@@ -44,6 +47,11 @@ impl<'s> Report<'s> {
     /// A fault at a place kept from before.
     pub fn fault_at(&self, place: &Place, message: impl FnOnce() -> String) {
         self.add(|| (place.clone(), message()));
+    }
+
+    /// A fault of the file as a whole.
+    pub fn fault_of_file(&self, message: String) {
+        self.fault_at(&Place { pointer: String::new(), offset: 0 }, || message);
     }
 
     /// A value's place.
@@ -71,6 +79,16 @@ impl<'s> Report<'s> {
             let (Place { pointer, offset }, message) = fault();
             self.faults.borrow_mut().push((offset, Fault { pointer, message }));
         }
+    }
+
+    /// Keeps a regular expression for the judgement of its size.
+    pub fn keep_pattern(&self, node: &Node<'s, '_>, pattern: &str) {
+        self.patterns.borrow_mut().push((pattern.to_owned(), self.place(node)));
+    }
+
+    /// The regular expressions kept.
+    pub fn take_patterns(&self) -> Vec<(String, Place)> {
+        self.patterns.take()
     }
 
     /// Whether anything was found.

@@ -4,6 +4,7 @@ use super::*;
 use crate::engine::catalog::{
     AttributeKind, Block, Condition, OrderedTest, OverrideKind, State, StringTest, Test,
 };
+use crate::engine::reference::members;
 use crate::limits;
 
 /// A small file without a fault, with one of everything.
@@ -945,6 +946,45 @@ fn blocks_that_all_overlap_take_no_quadratic_time() {
     assert_eq!(faults_of(source.as_bytes()).len(), FAULT_COUNT_MAX + 1);
 }
 
+const LARGE: &str = r"(\\pL{1,9}[0-9]{1,9}){1,9}x";
+
+fn load_faults(source: &str) -> Vec<Fault> {
+    match load(source.as_bytes()) {
+        Ok(_) => panic!("no fault: {source}"),
+        Err(faults) => faults,
+    }
+}
+
+#[test]
+fn what_only_the_plan_can_tell_is_a_fault_with_its_pointer() {
+    assert!(load(BASE.as_bytes()).is_ok());
+
+    let large = format!(r#""op": "matches", "value": "{LARGE}""#);
+    let faults = load_faults(&base_with(r#""op": "in", "value": ["tv"]"#, &large));
+    let [fault] = &faults[..] else { panic!("{faults:#?}") };
+    assert_eq!(fault.pointer, "/segments/new/all/1/value");
+    assert!(fault.message.contains("262144 bytes"), "{fault}");
+
+    let in_place = format!(r#""segment": {{ "not": {{ "attr": "platform", {large} }} }}"#);
+    let faults = load_faults(&base_with(r#""segment": "both""#, &in_place));
+    assert_eq!(faults[0].pointer, "/experiments/0/segment/not/value");
+
+    let payload = format!("\"{}\"", "x".repeat(limits::ANSWER_SIZE_MAX));
+    let faults = load_faults(&base_with(r#"{"rows": 5}"#, &payload));
+    let [fault] = &faults[..] else { panic!("{} faults", faults.len()) };
+    assert_eq!(fault.pointer, "/experiments");
+    assert!(fault.message.contains("answer") && fault.message.contains("1048576"), "{fault}");
+}
+
+#[test]
+fn regular_expressions_too_large_are_told_beside_other_faults() {
+    let source =
+        base_with(r#""op": "in", "value": ["tv"]"#, &format!(r#""op": "matches", "value": "{LARGE}""#));
+    let source = source.replace(r#""version": "v1","#, "").replace(r#""id": 2"#, r#""id": 1"#);
+    let pointers: Vec<String> = load_faults(&source).into_iter().map(|fault| fault.pointer).collect();
+    assert_eq!(pointers, ["", "/segments/new/all/1/value", "/experiments/1/id"]);
+}
+
 /// xorshift64*: enough to shake a file, and the same everywhere.
 struct Random(u64);
 
@@ -957,63 +997,103 @@ impl Random {
     }
 }
 
-#[test]
-fn no_mutation_of_a_golden_file_panics_or_hangs() {
-    let seed = std::env::var("SPLITD_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0x5EED_u64);
+/// The seed of this run, printed; `SPLITD_SEED` sets another, `SPLITD_ROUNDS` more rounds.
+fn seeded(round_count: u64) -> (Random, u64) {
+    let variable = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
+    let seed = variable("SPLITD_SEED").unwrap_or(0x5EED).max(1);
     println!("SPLITD_SEED={seed}");
-    let mut random = Random(seed.max(1));
-    let edge = include_bytes!("../../../tests/golden/edge.experiments.json").as_slice();
+    (Random(seed), variable("SPLITD_ROUNDS").unwrap_or(round_count))
+}
+
+const GOLDEN_EDGE: &str = include_str!("../../../tests/golden/edge.experiments.json");
+const EXAMPLE: &str = include_str!("../../../systemd/experiments.json");
+
+#[test]
+fn no_mutation_of_a_files_bytes_panics_or_hangs() {
+    let (mut random, round_count) = seeded(1500);
     let words: &[&[u8]] = &[
-        b"{",
-        b"}",
-        b"[",
-        b"]",
-        b",",
-        b":",
-        b"\"",
-        b"\\u",
-        b"\\ud800",
-        b"null",
-        b"1e999",
-        b"-",
-        b"0",
-        b"\xFF",
-        b"\"segment\"",
-        b"\"all\": [",
-        b"\"name\"",
-        b"[[0, 65536]]",
-        b"\"blocks\"",
-        b"\"attr\"",
-        b"\"matches\"",
-        b"\"(a{1000}){1000}\"",
+        b"{", b"}", b"[", b"]", b",", b":", b"\"", b"\\u", b"\\ud800", b"null", b"1e999", b"-", b"0", b"\xFF",
     ];
-    for source in [BASE.as_bytes(), edge] {
-        for _ in 0..1500 {
-            let mut mutated = source.to_vec();
-            for _ in 0..random.below(4) + 1 {
-                let at = random.below(mutated.len() as u64) as usize;
-                let end = (at + random.below(40) as usize).min(mutated.len());
-                match random.below(5) {
-                    0 => mutated[at] = random.below(256) as u8,
-                    1 => drop(mutated.drain(at..end)),
-                    2 => {
-                        let word = words[random.below(words.len() as u64) as usize];
-                        mutated.splice(at..at, word.iter().copied());
-                    }
-                    3 => {
-                        // A piece from elsewhere: keys and values in places of others.
-                        let from = random.below(mutated.len() as u64) as usize;
-                        let to = (from + random.below(60) as usize).min(mutated.len());
-                        let piece = mutated[from..to].to_vec();
-                        mutated.splice(at..end, piece);
-                    }
-                    _ => mutated[at] = mutated[at].wrapping_add(1),
+    for round in 0..round_count {
+        let mut mutated = [BASE, GOLDEN_EDGE, EXAMPLE][round as usize % 3].as_bytes().to_vec();
+        for _ in 0..random.below(4) + 1 {
+            let at = random.below(mutated.len() as u64) as usize;
+            let end = (at + random.below(40) as usize).min(mutated.len());
+            match random.below(4) {
+                0 => mutated[at] = random.below(256) as u8,
+                1 => drop(mutated.drain(at..end)),
+                2 => {
+                    let word = words[random.below(words.len() as u64) as usize];
+                    mutated.splice(at..at, word.iter().copied());
                 }
-                if mutated.is_empty() {
-                    mutated.push(b'{');
-                }
+                _ => mutated[at] = mutated[at].wrapping_add(1),
             }
-            fuzz_experiments_file(&mutated);
+            if mutated.is_empty() {
+                mutated.push(b'{');
+            }
+        }
+        fuzz_experiments_file(&mutated);
+    }
+}
+
+/// Every value of a JSON text, by its place in it.
+fn value_ranges(text: &str, json: &str, ranges: &mut Vec<std::ops::Range<usize>>) {
+    let start = json.as_ptr().addr() - text.as_ptr().addr();
+    ranges.push(start..start + json.len());
+    if json.starts_with('{') {
+        for (_, value) in members(json).expect("an object") {
+            value_ranges(text, value.get(), ranges);
+        }
+    } else if json.starts_with('[') {
+        for value in serde_json::from_str::<Vec<&RawValue>>(json).expect("an array") {
+            value_ranges(text, value.get(), ranges);
         }
     }
+}
+
+#[test]
+fn no_value_in_the_place_of_another_panics_or_hangs() {
+    let (mut random, round_count) = seeded(600);
+    let words = [
+        "null",
+        "true",
+        "0",
+        "-1",
+        "1",
+        "65536",
+        "1e999",
+        "\"\"",
+        "[]",
+        "{}",
+        "[[0,65536]]",
+        "\"(a{1000}){100}\"",
+        "\"\\\\b\"",
+        "{\"all\":[]}",
+        "{\"segment\":\"adults\"}",
+        "\"v1.2\"",
+        "\"contains\"",
+        "\"version\"",
+        "\"finished\"",
+    ];
+    let (mut taken, mut refused) = (0, 0);
+    for round in 0..round_count {
+        let mut mutated = [BASE, GOLDEN_EDGE, EXAMPLE][round as usize % 3].to_owned();
+        for _ in 0..random.below(3) + 1 {
+            let mut ranges = Vec::new();
+            value_ranges(&mutated, mutated.trim(), &mut ranges);
+            // Not the whole file, and not its larger halves time and again.
+            let place = ranges[random.below(ranges.len() as u64 - 1) as usize + 1].clone();
+            let instead = match random.below(3) {
+                0 => words[random.below(words.len() as u64) as usize].to_owned(),
+                _ => mutated[ranges[random.below(ranges.len() as u64) as usize].clone()].to_owned(),
+            };
+            mutated.replace_range(place, &instead);
+        }
+        fuzz_experiments_file(mutated.as_bytes());
+        match check(mutated.as_bytes()) {
+            Ok(_) => taken += 1,
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(taken > 0 && refused > 0, "{taken} taken, {refused} refused: the mutations say nothing");
 }

@@ -86,6 +86,14 @@ fn the_documented_file_is_taken() {
 }
 
 #[test]
+fn the_file_that_is_shipped_says_the_defaults() {
+    let shipped = check_settings(include_str!("../../../systemd/splitd.toml")).unwrap();
+    let mut defaults = load(&Sources::default()).unwrap();
+    defaults.experiments = Some("/etc/splitd/experiments.json".into());
+    assert_eq!(shipped, defaults);
+}
+
+#[test]
 fn command_line_beats_environment_beats_file_beats_default() {
     let file = "drain_timeout = \"1s\"\n[[pool]]\nname = \"assign\"\nnice = 1";
     let settings = load_from(file, &[], &[]).unwrap();
@@ -170,6 +178,12 @@ fn every_fault_of_every_source_is_reported_in_one_run() {
     ] {
         assert!(all.contains(part), "missing {part:?} in:\n{all}");
     }
+}
+
+#[test]
+fn a_setting_without_its_section_is_told_where_it_is() {
+    let texts = fault_texts(load_from("", &[], &[("ring_size", "16MiB")]));
+    assert_eq!(texts, ["--set ring_size: no setting `ring_size`; there are `logger.ring_size`"]);
 }
 
 #[test]

@@ -230,15 +230,14 @@ impl<'c> Writer<'_, 'c> {
             }
         }
         let mut places = vec![0; self.emitted.len()];
-        let mut place = leaves.len() as u32;
-        for index in (0..self.emitted.len()).rev().filter(|&index| reached[index]) {
+        let kept = (0..self.emitted.len()).rev().filter(|&index| reached[index]);
+        for (place, index) in (leaves.len() as u32..).zip(kept.clone()) {
             places[index] = place;
-            place += 1;
         }
         let placed = |label: u32| {
             if label <= TRUE { label } else { places[number(label)] }
         };
-        for index in (0..self.emitted.len()).rev().filter(|&index| reached[index]) {
+        for index in kept {
             let leaf = self.emitted[index];
             leaves.push(Leaf { next: leaf.next.map(placed), ..leaf });
         }

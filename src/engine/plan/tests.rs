@@ -237,26 +237,71 @@ fn the_typical_vectors_answer_as_the_rules_say() {
 }
 
 /// How long a decision takes: `cargo test --release --lib engine::plan -- --ignored --nocapture`.
+///
+/// The typical vectors, once as they are and then with all layers and
+/// experiments repeated under other salts.
 #[test]
 #[ignore = "a measurement, not a test"]
 fn measure_decisions_of_the_typical_vectors() {
     let (source, requests, _) = golden("typical");
-    let image = compile(&check(&source).unwrap(), &source).unwrap();
-    let plan = Plan::open(image.bytes()).unwrap();
+    let catalog = check(&source).unwrap();
     let requests: Vec<Request> =
         requests.lines().map(|request| Request::from_json(request).unwrap()).collect();
+    measure(&catalog, &requests, 200);
+    // Ten times the layers; ten times the experiments in as many layers; both.
+    measure(&repeated(&catalog, 10, true), &requests, 20);
+    measure(&repeated(&catalog, 10, false), &requests, 100);
+    measure(&repeated(&catalog, 100, true), &requests, 2);
+}
+
+/// The catalog with its experiments repeated: each time in layers of their own,
+/// or else sharing the blocks of the first, which are cut into as many.
+fn repeated(catalog: &Catalog, times: usize, in_own_layers: bool) -> Catalog {
+    let mut repeated = Catalog { layers: Vec::new(), experiments: Vec::new(), ..catalog.clone() };
+    for time in 0..times {
+        if in_own_layers || time == 0 {
+            repeated.layers.extend(catalog.layers.iter().cloned().map(|mut layer| {
+                layer.salt = format!("{time}-{}", &layer.salt[2..]);
+                layer
+            }));
+        }
+        repeated.experiments.extend(catalog.experiments.iter().cloned().map(|mut experiment| {
+            experiment.name += &format!("-{time}");
+            if in_own_layers {
+                experiment.layer += time * catalog.layers.len();
+            } else {
+                for block in experiment.groups.iter_mut().flat_map(|group| &mut group.blocks) {
+                    let (first, count) = (block.first, block.count);
+                    let cut = |time: usize| first + (count as usize * time / times) as u32;
+                    (block.first, block.count) = (cut(time), cut(time + 1) - cut(time));
+                }
+                experiment.groups.iter_mut().for_each(|group| group.blocks.retain(|block| block.count > 0));
+            }
+            experiment
+        }));
+    }
+    repeated
+}
+
+fn measure(catalog: &Catalog, requests: &[Request], round_count: usize) {
+    let start = std::time::Instant::now();
+    let image = compile(catalog, b"").unwrap();
+    let compile_ms = start.elapsed().as_millis();
+    let start = std::time::Instant::now();
+    let plan = Plan::open(image.bytes()).unwrap();
+    let open_us = start.elapsed().as_micros();
     let mut worker = Worker::new(plan);
     let mut facts = Vec::new();
-    for request in &requests {
+    for request in requests {
         worker.learn(request);
         facts.push(worker.facts.clone());
     }
     let units: Vec<Units<'_>> = requests.iter().map(|request| worker.units(request)).collect();
-    let mut out = vec![0_u8; 64 * 1024];
+    let mut out = vec![0_u8; 1024 * 1024];
     let (mut chosen_count, mut candidate_count) = (0, 0);
     // The least of many short rounds: what it costs when nothing else wants the core.
     let mut least_ns = [f64::MAX; 5];
-    for _ in 0..400 {
+    for _ in 0..round_count {
         let mut time = |index: usize, what: &mut dyn FnMut(usize)| {
             let start = std::time::Instant::now();
             (0..requests.len()).for_each(what);
@@ -285,12 +330,15 @@ fn measure_decisions_of_the_typical_vectors() {
         time(4, &mut |n| plan.decide_one(experiment, &units[n], &facts[n], &mut worker.decision));
     }
     let [decide, owners, copied, learn, one] = least_ns;
-    let count = |sum: usize| sum as f64 / (400 * requests.len()) as f64;
+    let count = |sum: usize| sum as f64 / (round_count * requests.len()) as f64;
     println!(
-        "decide {decide:.0} ns (owners {owners:.0} ns), with fragments copied {copied:.0} ns, facts {learn:.0} ns, one {one:.0} ns"
+        "{} experiments in {} layers: decide {decide:.0} ns (owners {owners:.0} ns), with fragments copied \
+         {copied:.0} ns, facts {learn:.0} ns, one experiment {one:.0} ns",
+        plan.experiment_count(),
+        plan.layer_count(),
     );
     println!(
-        "{:.1} candidates, {:.1} chosen, image {} bytes, {} words of facts, {} leaves",
+        "  {:.1} candidates, {:.1} chosen; image {} bytes, {} words of facts, {} leaves; compiled in {compile_ms} ms, opened in {open_us} us",
         count(candidate_count),
         count(chosen_count),
         image.bytes().len(),

@@ -14,10 +14,7 @@ mod output;
 mod requests;
 mod splits;
 
-const NOW: Now = Now {
-    mono_ns: 0,
-    unix_us: 784_111_777_000_000,
-};
+const NOW: Now = Now { mono_ns: 0, unix_us: 784_111_777_000_000 };
 
 /// Says what it was asked, and remembers what it was told.
 #[derive(Default)]
@@ -74,13 +71,9 @@ impl Service for Echo {
                 body: BodyMode::Whole,
                 media: Media::Json,
             },
-            _ => Admission {
-                route,
-                options: 9,
-                body_size_max: 100,
-                body: BodyMode::Whole,
-                media: Media::Any,
-            },
+            _ => {
+                Admission { route, options: 9, body_size_max: 100, body: BodyMode::Whole, media: Media::Any }
+            }
         })
     }
 
@@ -94,13 +87,7 @@ impl Service for Echo {
     ) {
         assert_eq!(admission.options, 9, "the admission comes back as it was given");
         assert_eq!(now, NOW);
-        let Head {
-            method,
-            path,
-            query,
-            version,
-            ..
-        } = request.head;
+        let Head { method, path, query, version, .. } = request.head;
         match admission.route {
             BIG => {
                 let size: usize = query.unwrap_or("0").parse().unwrap();
@@ -108,12 +95,9 @@ impl Service for Echo {
                 (0..size).for_each(|at| body.push(&[b'a' + (at % 26) as u8]));
                 body.finish();
             }
-            SILENT => drop(answer),
+            SILENT => {}
             UNFINISHED => {
-                let mut body = answer
-                    .start(Status::Ok)
-                    .header("X-Version", "1")
-                    .body(ContentType::Json);
+                let mut body = answer.start(Status::Ok).header("X-Version", "1").body(ContentType::Json);
                 body.push(b"half an ans");
             }
             OVERFLOWING => {
@@ -124,10 +108,7 @@ impl Service for Echo {
                 body.finish();
             }
             _ => {
-                let mut body = answer
-                    .start(Status::Ok)
-                    .header("X-Version", "1")
-                    .body(ContentType::Text);
+                let mut body = answer.start(Status::Ok).header("X-Version", "1").body(ContentType::Text);
                 body.push_str(&format!("{method:?} {path} {query:?} {version:?} "));
                 body.push(request.body);
                 body.finish();
@@ -163,11 +144,7 @@ impl Service for Echo {
 }
 
 fn limits() -> Limits {
-    Limits {
-        carry_count: 4,
-        pending_output_count: 2,
-        ..Limits::default()
-    }
+    Limits { carry_count: 4, pending_output_count: 2, ..Limits::default() }
 }
 
 /// A connection, its worker, and what it sent.
@@ -195,8 +172,7 @@ impl Wire {
     }
 
     fn input(&mut self, bytes: &[u8]) {
-        self.connection
-            .handle_input(bytes, NOW, &mut self.workspace, &mut self.service);
+        self.connection.handle_input(bytes, NOW, &mut self.workspace, &mut self.service);
     }
 
     /// Feeds, and takes all output.
@@ -212,15 +188,13 @@ impl Wire {
     }
 
     fn eof(&mut self) -> &mut Self {
-        self.connection
-            .handle_eof(NOW, &mut self.workspace, &mut self.service);
+        self.connection.handle_eof(NOW, &mut self.workspace, &mut self.service);
         self.take_all();
         self
     }
 
     fn time_out(&mut self) -> &mut Self {
-        self.connection
-            .handle_timeout(NOW, &mut self.workspace, &mut self.service);
+        self.connection.handle_timeout(NOW, &mut self.workspace, &mut self.service);
         self.take_all();
         self
     }
@@ -232,8 +206,7 @@ impl Wire {
         };
         let size = size.min(bytes.len());
         self.output.extend_from_slice(&bytes[..size]);
-        self.connection
-            .handle_sent(size, NOW, &mut self.workspace, &mut self.service);
+        self.connection.handle_sent(size, NOW, &mut self.workspace, &mut self.service);
         size
     }
 
@@ -255,11 +228,7 @@ impl Wire {
     }
 
     fn refusals(&self) -> Vec<u16> {
-        self.service
-            .refused
-            .iter()
-            .map(|(status, _)| status.code())
-            .collect()
+        self.service.refused.iter().map(|(status, _)| status.code()).collect()
     }
 }
 
@@ -274,10 +243,7 @@ struct Reply {
 
 impl Reply {
     fn header(&self, name: &str) -> Option<&str> {
-        let mut found = self
-            .headers
-            .iter()
-            .filter(|(known, _)| known.eq_ignore_ascii_case(name));
+        let mut found = self.headers.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name));
         let value = found.next().map(|(_, value)| value.as_str());
         assert!(found.next().is_none(), "{name} twice");
         value
@@ -293,9 +259,7 @@ fn replies(output: &[u8], heads: &[usize]) -> Vec<Reply> {
         let head = std::str::from_utf8(&rest[..end]).unwrap();
         rest = &rest[end + 4..];
         let mut lines = head.split("\r\n");
-        let status = lines.next().unwrap().strip_prefix("HTTP/1.1 ").unwrap()[..3]
-            .parse()
-            .unwrap();
+        let status = lines.next().unwrap().strip_prefix("HTTP/1.1 ").unwrap()[..3].parse().unwrap();
         if status == 100 {
             continue;
         }
@@ -303,12 +267,7 @@ fn replies(output: &[u8], heads: &[usize]) -> Vec<Reply> {
             .map(|line| line.split_once(':').unwrap())
             .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
             .collect();
-        let mut reply = Reply {
-            status,
-            headers,
-            body: String::new(),
-            complete: true,
-        };
+        let mut reply = Reply { status, headers, body: String::new(), complete: true };
         assert!(reply.header("Date").is_some());
         if heads.contains(&replies.len()) {
             assert!(reply.header("Content-Length").is_some());
@@ -324,9 +283,7 @@ fn replies(output: &[u8], heads: &[usize]) -> Vec<Reply> {
                     break;
                 };
                 let size = usize::from_str_radix(std::str::from_utf8(&rest[..end]).unwrap(), 16).unwrap();
-                reply
-                    .body
-                    .push_str(std::str::from_utf8(&rest[end + 2..end + 2 + size]).unwrap());
+                reply.body.push_str(std::str::from_utf8(&rest[end + 2..end + 2 + size]).unwrap());
                 assert_eq!(&rest[end + 2 + size..end + 4 + size], b"\r\n");
                 rest = &rest[end + 4 + size..];
                 if size == 0 {
@@ -351,10 +308,7 @@ fn is_probed(reply: &Reply) -> bool {
 }
 
 fn post(path: &str, headers: &str, body: &str) -> String {
-    format!(
-        "POST {path} HTTP/1.1\r\nHost: a\r\n{headers}Content-Length: {}\r\n\r\n{body}",
-        body.len()
-    )
+    format!("POST {path} HTTP/1.1\r\nHost: a\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len())
 }
 
 /// `body` in chunks of `size` bytes.

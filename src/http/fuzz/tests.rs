@@ -53,11 +53,7 @@ fn mutate(dice: &mut Dice, seeds: &[&[u8]], dictionary: &[&[u8]]) -> Vec<u8> {
 
 /// `SPLITD_FUZZ_SECONDS` and `SPLITD_FUZZ_SEED` ask for more, or for the same again.
 fn run(target: fn(&[u8]), seeds: &[&[u8]], dictionary: &[&[u8]]) {
-    let variable = |name: &str| {
-        std::env::var(name)
-            .ok()
-            .and_then(|value| value.parse::<u64>().ok())
-    };
+    let variable = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
     let seconds = variable("SPLITD_FUZZ_SECONDS").unwrap_or(1);
     let seed = variable("SPLITD_FUZZ_SEED").unwrap_or(0x5EED);
     println!("seed {seed}");
@@ -69,11 +65,7 @@ fn run(target: fn(&[u8]), seeds: &[&[u8]], dictionary: &[&[u8]]) {
         for _ in 0..64 {
             let data = mutate(&mut dice, seeds, dictionary);
             let outcome = std::panic::catch_unwind(|| target(&data));
-            assert!(
-                outcome.is_ok(),
-                "seed {seed}, input {:?}",
-                String::from_utf8_lossy(&data)
-            );
+            assert!(outcome.is_ok(), "seed {seed}, input {:?}", String::from_utf8_lossy(&data));
             count += 1;
         }
     }

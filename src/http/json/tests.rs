@@ -35,8 +35,7 @@ impl<'a> Fields<'a> for Log {
     }
 
     fn value(&mut self, slot: u16, value: Scalar<'_>) {
-        self.lines
-            .push(format!("{}={value:?}", self.names[usize::from(slot)]));
+        self.lines.push(format!("{}={value:?}", self.names[usize::from(slot)]));
     }
 
     fn list_begin(&mut self, slot: u16) {
@@ -114,10 +113,7 @@ fn units_and_declared_attributes_are_told() {
 #[test]
 fn attributes_may_be_absent_and_units_empty() {
     assert_eq!(scan("{\"units\":{}}"), Ok((vec![], String::new())));
-    assert_eq!(
-        scan("{\"units\":{},\"attributes\":{ }}"),
-        Ok((vec!["begin".into()], "{ }".into()))
-    );
+    assert_eq!(scan("{\"units\":{},\"attributes\":{ }}"), Ok((vec!["begin".into()], "{ }".into())));
 }
 
 #[test]
@@ -140,10 +136,7 @@ fn strings_are_unescaped_wherever_they_count() {
 #[test]
 fn of_doubled_names_the_last_counts() {
     // Units: the last value, in the first one's place.
-    assert_eq!(
-        told(r#"{"units":{"u":"1","v":"2","u":"3"}}"#),
-        ["unit u=3", "unit v=2"]
-    );
+    assert_eq!(told(r#"{"units":{"u":"1","v":"2","u":"3"}}"#), ["unit u=3", "unit v=2"]);
     assert_eq!(told(r#"{"units":{"u":1.0,"u":"ok"}}"#), ["unit u=ok"]);
     assert_eq!(told(r#"{"units":{"u":"1","\u0075":"2"}}"#), ["unit u=2"]);
     // Attributes: told again.
@@ -152,56 +145,27 @@ fn of_doubled_names_the_last_counts() {
         ["begin", "a=Number(1.0)", "a=Text(\"x\")"]
     );
     // The members themselves: the last one wholly.
-    assert_eq!(
-        told(r#"{"units":{"u":"1","w":[]},"units":{"v":"2"}}"#),
-        ["unit v=2"]
-    );
+    assert_eq!(told(r#"{"units":{"u":"1","w":[]},"units":{"v":"2"}}"#), ["unit v=2"]);
     assert_eq!(told(r#"{"units":5,"units":{"v":"2"}}"#), ["unit v=2"]);
-    refused(
-        r#"{"units":{"v":"2"},"units":5}"#,
-        27,
-        "`units` must be an object",
-    );
+    refused(r#"{"units":{"v":"2"},"units":5}"#, 27, "`units` must be an object");
     let (told, context) = scan(r#"{"units":{},"attributes":{"a":1},"attributes":{"ab":2}}"#).unwrap();
     assert_eq!(
         (told.join(" "), context.as_str()),
         ("begin a=Number(1.0) begin ab=Number(2.0)".into(), r#"{"ab":2}"#)
     );
     assert!(scan(r#"{"units":{},"attributes":null,"attributes":{}}"#).is_ok());
-    refused(
-        r#"{"units":{},"attributes":{},"attributes":null}"#,
-        41,
-        "`attributes` must be an object",
-    );
+    refused(r#"{"units":{},"attributes":{},"attributes":null}"#, 41, "`attributes` must be an object");
     // Though each is checked as JSON.
     refused(r#"{"units":{"u":01},"units":{}}"#, 15, "`,` or `}` is expected");
 }
 
 #[test]
 fn nine_units_are_refused_but_not_nine_values_of_eight() {
-    let units = |count: usize| {
-        (0..count)
-            .map(|n| format!("\"u{n}\":\"\""))
-            .collect::<Vec<_>>()
-            .join(",")
-    };
+    let units = |count: usize| (0..count).map(|n| format!("\"u{n}\":\"\"")).collect::<Vec<_>>().join(",");
     assert_eq!(told(format!("{{\"units\":{{{}}}}}", units(8))).len(), 8);
-    assert_eq!(
-        told(format!("{{\"units\":{{{},\"u3\":\"x\"}}}}", units(8))).len(),
-        8
-    );
-    assert_eq!(
-        scan(format!("{{\"units\":{{{}}}}}", units(9))),
-        Err("unit `u8`: more than 8 units".into())
-    );
-    assert_eq!(
-        told(format!(
-            "{{\"units\":{{{}}},\"units\":{{{}}}}}",
-            units(9),
-            units(1)
-        )),
-        ["unit u0="]
-    );
+    assert_eq!(told(format!("{{\"units\":{{{},\"u3\":\"x\"}}}}", units(8))).len(), 8);
+    assert_eq!(scan(format!("{{\"units\":{{{}}}}}", units(9))), Err("unit `u8`: more than 8 units".into()));
+    assert_eq!(told(format!("{{\"units\":{{{}}},\"units\":{{{}}}}}", units(9), units(1))), ["unit u0="]);
 }
 
 #[test]
@@ -221,19 +185,7 @@ fn unit_values_are_texts_of_1_to_256_bytes_or_integers_or_missing() {
     ] {
         assert_eq!(unit(value), Ok(format!("unit user_id={text}")), "{value}");
     }
-    for value in [
-        "1.0",
-        "1e2",
-        "1E2",
-        "-1.5",
-        "true",
-        "false",
-        "{}",
-        "[]",
-        "[\"1\"]",
-        "{\"a\":1}",
-        "1e999",
-    ] {
+    for value in ["1.0", "1e2", "1E2", "-1.5", "true", "false", "{}", "[]", "[\"1\"]", "{\"a\":1}", "1e999"] {
         assert_eq!(
             unit(value),
             Err("unit `user_id`: must be a string of 1 to 256 bytes or an integer".into()),
@@ -246,11 +198,7 @@ fn unit_values_are_texts_of_1_to_256_bytes_or_integers_or_missing() {
         // After unescaping, in bytes.
         assert_eq!(unit(&format!("\"{}\"", "\\u0041".repeat(size))).is_ok(), taken);
         assert_eq!(
-            unit(&format!(
-                "\"{}\"",
-                "\u{e9}".repeat(size / 2) + &"x".repeat(size % 2)
-            ))
-            .is_ok(),
+            unit(&format!("\"{}\"", "\u{e9}".repeat(size / 2) + &"x".repeat(size % 2))).is_ok(),
             taken
         );
         let name = "n".repeat(size);
@@ -259,30 +207,15 @@ fn unit_values_are_texts_of_1_to_256_bytes_or_integers_or_missing() {
     // A name too long is not shown beyond what any name may be.
     let name = "\u{20ac}".repeat(1000);
     let fault = scan(format!("{{\"units\":{{\"{name}\":1}}}}")).unwrap_err();
-    assert_eq!(
-        fault,
-        format!(
-            "unit `{}`: a unit's name has at most 256 bytes",
-            "\u{20ac}".repeat(85)
-        )
-    );
+    assert_eq!(fault, format!("unit `{}`: a unit's name has at most 256 bytes", "\u{20ac}".repeat(85)));
 }
 
 #[test]
 fn what_the_receiver_refuses_is_refused_with_the_units_name() {
-    let mut log = Log {
-        refuses: "v",
-        ..Log::default()
-    };
+    let mut log = Log { refuses: "v", ..Log::default() };
     let mut scratch = [0; 64];
     let fault = scan_request(br#"{"units":{"u":"1","v":"2"}}"#, &mut scratch, &mut log).unwrap_err();
-    assert_eq!(
-        fault,
-        ScanFault::Unit {
-            name: "v",
-            reason: "not wanted"
-        }
-    );
+    assert_eq!(fault, ScanFault::Unit { name: "v", reason: "not wanted" });
 }
 
 #[test]
@@ -314,11 +247,7 @@ fn numbers_follow_jsons_grammar_to_the_nearest_f64() {
         "100000000000000000000000",
     ] {
         let value: f64 = text.parse().unwrap();
-        assert_eq!(
-            number(text),
-            Ok(format!("a={:?}", Scalar::Number(value))),
-            "{text}"
-        );
+        assert_eq!(number(text), Ok(format!("a={:?}", Scalar::Number(value))), "{text}");
     }
     for text in ["1e309", "-1e309", "1.8e308", &"9".repeat(400)] {
         assert_eq!(number(text), Ok("a=Other".into()), "{text}");
@@ -339,11 +268,7 @@ fn numbers_follow_jsons_grammar_to_the_nearest_f64() {
         ("Infinity", 0, "a value is expected"),
         ("--1", 1, "a number is malformed"),
     ] {
-        assert_eq!(
-            number(text),
-            Err(format!("body, byte {}: {reason}", 30 + at)),
-            "{text}"
-        );
+        assert_eq!(number(text), Err(format!("body, byte {}: {reason}", 30 + at)), "{text}");
     }
 }
 
@@ -359,11 +284,7 @@ fn malformed_bodies_are_refused_with_the_byte() {
     refused("{\"units\":{}}\0", 12, "text behind the object");
     refused("{\"units\":null}", 9, "`units` must be an object");
     refused("{\"units\":[]}", 9, "`units` must be an object");
-    refused(
-        "{\"units\":{},\"attributes\":[]}",
-        25,
-        "`attributes` must be an object",
-    );
+    refused("{\"units\":{},\"attributes\":[]}", 25, "`attributes` must be an object");
     refused("{\"units\":{},}", 12, "a member's name is expected");
     refused("{,\"units\":{}}", 1, "a member's name is expected");
     refused("{\"units\":{} \"a\":1}", 12, "`,` or `}` is expected");
@@ -380,26 +301,10 @@ fn malformed_bodies_are_refused_with_the_byte() {
     refused("{\"units\":{\"u\":\"x", 16, "a string has no end");
     refused("{\"units\":{\"u\":\"x\\", 16, "an escape that JSON does not have");
     refused("{\"units\":{\"u\":\"x\\n", 18, "a string has no end");
-    refused(
-        "{\"units\":{\"u\":\"x\ny\"}}",
-        16,
-        "a control character in a string",
-    );
-    refused(
-        "{\"units\":{\"u\":\"\\n\0\"}}",
-        17,
-        "a control character in a string",
-    );
-    refused(
-        "{\"units\":{\"u\":\"\\x\"}}",
-        15,
-        "an escape that JSON does not have",
-    );
-    refused(
-        "{\"units\":{\"u\":\"\\u12g4\"}}",
-        19,
-        "four hexadecimal digits are expected",
-    );
+    refused("{\"units\":{\"u\":\"x\ny\"}}", 16, "a control character in a string");
+    refused("{\"units\":{\"u\":\"\\n\0\"}}", 17, "a control character in a string");
+    refused("{\"units\":{\"u\":\"\\x\"}}", 15, "an escape that JSON does not have");
+    refused("{\"units\":{\"u\":\"\\u12g4\"}}", 19, "four hexadecimal digits are expected");
     refused("// c\n{\"units\":{}}", 0, "a JSON object is expected");
 }
 
@@ -409,12 +314,7 @@ fn every_beginning_of_a_body_is_refused() {
     assert!(scan(body).is_ok());
     for size in 0..body.len() {
         let fault = scan(&body[..size]).unwrap_err();
-        let offset: usize = fault["body, byte ".len()..]
-            .split(':')
-            .next()
-            .unwrap()
-            .parse()
-            .unwrap();
+        let offset: usize = fault["body, byte ".len()..].split(':').next().unwrap().parse().unwrap();
         assert!(offset <= size, "{fault}");
     }
 }
@@ -446,13 +346,7 @@ fn lone_surrogates_are_refused_wherever_they_are() {
 
 #[test]
 fn bytes_that_are_no_utf_8_are_refused_wherever_they_are() {
-    for bytes in [
-        &b"\xff"[..],
-        b"\xc3",
-        b"\xc0\x80",
-        b"\xed\xa0\x80",
-        b"\xf4\x90\x80\x80",
-    ] {
+    for bytes in [&b"\xff"[..], b"\xc3", b"\xc0\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80"] {
         let mut body = b"{\"z\":\"".to_vec();
         body.extend_from_slice(bytes);
         body.extend_from_slice(b"\",\"units\":{}}");
@@ -494,9 +388,7 @@ fn white_space_is_jsons_own() {
 
 /// [`first_special`], plainly.
 fn plain_first_special(bytes: &[u8]) -> Option<usize> {
-    bytes
-        .iter()
-        .position(|&byte| byte < 0x20 || byte == b'"' || byte == b'\\')
+    bytes.iter().position(|&byte| byte < 0x20 || byte == b'"' || byte == b'\\')
 }
 
 proptest! {

@@ -24,11 +24,7 @@ fn in_a_drain_all_requests_received_are_answered_and_the_last_says_close() {
         chunked_post("/nowhere", b"abc", 2),
         chunked_post("/echo", b"abc", 2),
     ];
-    for behind in [
-        "",
-        "GET /ec",
-        "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nabc",
-    ] {
+    for behind in ["", "GET /ec", "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nabc"] {
         for last in 0..requests.len() {
             let mut stream = requests.concat();
             stream.extend_from_slice(&requests[last]);
@@ -40,11 +36,7 @@ fn in_a_drain_all_requests_received_are_answered_and_the_last_says_close() {
             assert_eq!(replies.len(), 6);
             assert!(wire.closed);
             for (number, reply) in replies.iter().enumerate() {
-                assert_eq!(
-                    reply.header("Connection"),
-                    (number == 5).then_some("close"),
-                    "{number}"
-                );
+                assert_eq!(reply.header("Connection"), (number == 5).then_some("close"), "{number}");
             }
         }
     }
@@ -52,13 +44,7 @@ fn in_a_drain_all_requests_received_are_answered_and_the_last_says_close() {
 
 #[test]
 fn a_drain_reaches_requests_that_wait_for_output() {
-    let mut wire = Wire::with(
-        Limits {
-            output_batch_size: 1,
-            ..limits()
-        },
-        4096,
-    );
+    let mut wire = Wire::with(Limits { output_batch_size: 1, ..limits() }, 4096);
     wire.input(PROBE.repeat(50).as_bytes());
     wire.connection.handle_blocked(&mut wire.workspace).unwrap();
     wire.connection.handle_drain();
@@ -66,13 +52,7 @@ fn a_drain_reaches_requests_that_wait_for_output() {
     assert!(wire.closed);
     let replies = wire.replies();
     assert_eq!(replies.len(), 50);
-    assert_eq!(
-        replies
-            .iter()
-            .filter(|reply| reply.header("Connection") == Some("close"))
-            .count(),
-        1
-    );
+    assert_eq!(replies.iter().filter(|reply| reply.header("Connection") == Some("close")).count(), 1);
     assert_eq!(replies[49].header("Connection"), Some("close"));
 }
 
@@ -137,8 +117,7 @@ fn a_head_or_a_body_that_comes_too_slowly_is_a_408() {
 #[test]
 fn an_answer_in_lines_that_waits_too_long_ends_without_end() {
     let mut wire = Wire::new();
-    wire.feed("POST /lines HTTP/1.1\r\nHost: a\r\nContent-Length: 20\r\n\r\na\nb")
-        .time_out();
+    wire.feed("POST /lines HTTP/1.1\r\nHost: a\r\nContent-Length: 20\r\n\r\na\nb").time_out();
     assert!(wire.closed);
     assert!(!wire.replies()[0].complete);
     assert!(wire.replies()[0].body.contains("408"));
@@ -147,8 +126,7 @@ fn an_answer_in_lines_that_waits_too_long_ends_without_end() {
 #[test]
 fn a_refused_body_that_does_not_come_closes_without_a_second_answer() {
     let mut wire = Wire::new();
-    wire.feed("POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 20\r\n\r\nab")
-        .time_out();
+    wire.feed("POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 20\r\n\r\nab").time_out();
     assert!(wire.closed);
     assert_eq!(wire.statuses(), [404]);
 }
@@ -164,13 +142,7 @@ fn an_idle_timeout_closes_silently() {
 #[test]
 fn a_write_timeout_drops_the_output_and_gives_its_slots_back() {
     for blocked in [false, true] {
-        let mut wire = Wire::with(
-            Limits {
-                output_batch_size: 1,
-                ..limits()
-            },
-            4096,
-        );
+        let mut wire = Wire::with(Limits { output_batch_size: 1, ..limits() }, 4096);
         wire.input(PROBE.repeat(100).as_bytes());
         assert!(wire.connection.holds_carry());
         if blocked {
@@ -179,32 +151,20 @@ fn a_write_timeout_drops_the_output_and_gives_its_slots_back() {
         wire.time_out();
         assert!(wire.closed && wire.output.is_empty());
         assert!(!wire.connection.wants_linger());
-        assert_eq!(
-            (wire.workspace.carry_free(), wire.workspace.pending_free()),
-            (4, 2)
-        );
+        assert_eq!((wire.workspace.carry_free(), wire.workspace.pending_free()), (4, 2));
     }
 }
 
 #[test]
 fn after_the_peers_end_what_is_complete_is_answered() {
-    let mut wire = Wire::with(
-        Limits {
-            output_batch_size: 1,
-            ..limits()
-        },
-        4096,
-    );
+    let mut wire = Wire::with(Limits { output_batch_size: 1, ..limits() }, 4096);
     wire.input(format!("{}GET /ec", PROBE.repeat(100)).as_bytes());
     wire.connection.handle_blocked(&mut wire.workspace).unwrap();
     wire.eof();
     assert!(wire.closed);
     assert_eq!(wire.statuses(), [200; 100]);
     assert!(!wire.connection.wants_linger());
-    assert_eq!(
-        (wire.workspace.carry_free(), wire.workspace.pending_free()),
-        (4, 2)
-    );
+    assert_eq!((wire.workspace.carry_free(), wire.workspace.pending_free()), (4, 2));
 }
 
 #[test]
@@ -212,11 +172,7 @@ fn the_date_is_the_times_that_are_given() {
     let mut wire = Wire::new();
     wire.feed(PROBE);
     let later = NOW.plus(Duration::from_secs(61));
-    wire.connection
-        .handle_input(b"BAD\r\n\r\n", later, &mut wire.workspace, &mut wire.service);
+    wire.connection.handle_input(b"BAD\r\n\r\n", later, &mut wire.workspace, &mut wire.service);
     wire.take_all();
-    assert_eq!(
-        wire.replies()[1].header("Date"),
-        Some("Sun, 06 Nov 1994 08:50:38 GMT")
-    );
+    assert_eq!(wire.replies()[1].header("Date"), Some("Sun, 06 Nov 1994 08:50:38 GMT"));
 }

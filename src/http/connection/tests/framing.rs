@@ -8,11 +8,7 @@ fn refused(request: impl AsRef<[u8]>, status: u16) {
     let shown = String::from_utf8_lossy(request);
     let mut bytes = request.to_vec();
     bytes.extend_from_slice(PROBE.as_bytes());
-    let splits: Vec<usize> = if bytes.len() < 200 {
-        (0..=bytes.len()).collect()
-    } else {
-        vec![0, 1, 100]
-    };
+    let splits: Vec<usize> = if bytes.len() < 200 { (0..=bytes.len()).collect() } else { vec![0, 1, 100] };
     let mut wire = Wire::new();
     for split in splits {
         wire = Wire {
@@ -27,10 +23,7 @@ fn refused(request: impl AsRef<[u8]>, status: u16) {
         let replies = wire.replies();
         assert_eq!(wire.statuses(), [status], "{shown:?} split at {split}");
         assert_eq!(replies[0].header("Connection"), Some("close"));
-        assert_eq!(
-            replies[0].header("Content-Type"),
-            Some("application/problem+json")
-        );
+        assert_eq!(replies[0].header("Content-Type"), Some("application/problem+json"));
         assert_eq!(wire.refusals(), [status]);
         assert!(wire.service.answered.is_empty());
         assert!(!wire.connection.holds_carry() && !wire.connection.wants_input());
@@ -213,10 +206,7 @@ fn transfer_encoding_is_exactly_chunked() {
         ("Transfer-Encoding: xchunked\r\n", 400),
         ("Transfer-Encoding: chunked;a=b\r\n", 400),
         ("Transfer-Encoding: \"chunked\"\r\n", 400),
-        (
-            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
-            400,
-        ),
+        ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", 400),
         ("Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n", 400),
         ("Transfer-Encoding: gzip, chunked\r\n", 501),
         ("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", 400),
@@ -225,10 +215,7 @@ fn transfer_encoding_is_exactly_chunked() {
     ] {
         refused(get(headers), status);
     }
-    refused(
-        "POST /echo HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        400,
-    );
+    refused("POST /echo HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400);
 }
 
 #[test]
@@ -256,36 +243,20 @@ fn chunked_framing_is_exactly_as_the_grammar_has_it() {
         "0\r\nX: y\n\r\n",
         "0\r\n\n",
     ] {
-        refused(
-            format!("POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{body}"),
-            400,
-        );
+        refused(format!("POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{body}"), 400);
     }
 }
 
 #[test]
 fn bodies_too_large_are_refused_as_soon_as_it_shows() {
-    refused(
-        "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 65537\r\n\r\n",
-        413,
-    );
-    refused(
-        "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 18446744073709551615\r\n\r\n",
-        413,
-    );
-    refused(
-        "GET /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 101\r\n\r\n",
-        413,
-    );
+    refused("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 65537\r\n\r\n", 413);
+    refused("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 18446744073709551615\r\n\r\n", 413);
+    refused("GET /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 101\r\n\r\n", 413);
     let head = "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
     refused(format!("{head}10001\r\n"), 413);
     refused(format!("{head}ffffffffffffffff\r\n"), 413);
     let mut wire = Wire::new();
-    wire.feed(head)
-        .feed("8000\r\n")
-        .feed([b'x'; 0x8000])
-        .feed("\r\n7fff\r\n")
-        .feed([b'x'; 0x7FFF]);
+    wire.feed(head).feed("8000\r\n").feed([b'x'; 0x8000]).feed("\r\n7fff\r\n").feed([b'x'; 0x7FFF]);
     assert!(!wire.closed);
     wire.feed("\r\n2\r\n");
     assert!(wire.closed);
@@ -305,16 +276,10 @@ fn heads_are_bounded_in_bytes_and_in_headers() {
     assert_eq!(wire.statuses(), [200, 200]);
     refused(filled(max + 1), 431);
     refused(filled(max + 5000), 431);
-    refused(
-        format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(max)),
-        414,
-    );
+    refused(format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(max)), 414);
     refused(format!("GET /{}", "x".repeat(max)), 414);
     refused("x".repeat(max + 10), 414);
-    refused(
-        format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(max - 20)),
-        431,
-    );
+    refused(format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(max - 20)), 431);
     let headers: String = (0..64).map(|number| format!("X-{number}: y\r\n")).collect();
     refused(get(&headers), 431);
 }
@@ -323,14 +288,8 @@ fn heads_are_bounded_in_bytes_and_in_headers() {
 fn a_head_that_dribbles_is_searched_once() {
     // What was searched is not looked at again: the bare LF goes unseen here,
     // which is why it is refused when it comes.
-    assert_eq!(
-        request::scan_head(b"GET /\nx\r\n", 6, 100),
-        Ok(HeadScan::Partial(9))
-    );
-    assert_eq!(
-        request::scan_head(b"GET /\nx\r\n\r\n", 9, 100),
-        Ok(HeadScan::Complete(11))
-    );
+    assert_eq!(request::scan_head(b"GET /\nx\r\n", 6, 100), Ok(HeadScan::Partial(9)));
+    assert_eq!(request::scan_head(b"GET /\nx\r\n\r\n", 9, 100), Ok(HeadScan::Complete(11)));
     assert!(request::scan_head(b"GET /\nx\r\n", 0, 100).is_err());
     let head = get(&"X: y\r\n".repeat(20));
     let mut scanned = 0;
@@ -343,10 +302,7 @@ fn a_head_that_dribbles_is_searched_once() {
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!(
-        request::scan_head(head.as_bytes(), scanned, 8192),
-        Ok(HeadScan::Complete(head.len()))
-    );
+    assert_eq!(request::scan_head(head.as_bytes(), scanned, 8192), Ok(HeadScan::Complete(head.len())));
 }
 
 #[test]
@@ -361,10 +317,7 @@ fn a_refusal_comes_after_the_answers_before_it() {
 /// origin-form targets, HTTP/1.1, and hosts of letters and digits.
 fn plain_head(head: &str) -> Option<(String, Vec<(String, String)>)> {
     let token = |text: &str| {
-        !text.is_empty()
-            && text
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c))
+        !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c))
     };
     let mut lines = head.strip_suffix("\r\n\r\n")?.split("\r\n");
     let request_line: Vec<&str> = lines.next()?.split(' ').collect();
@@ -382,30 +335,16 @@ fn plain_head(head: &str) -> Option<(String, Vec<(String, String)>)> {
         .map(|line| {
             let (name, value) = line.split_once(':')?;
             let sound = token(name) && value.chars().all(|c| c == '\t' || (c >= ' ' && c != '\x7f'));
-            sound.then(|| {
-                (
-                    name.to_ascii_lowercase(),
-                    value.trim_matches([' ', '\t']).to_owned(),
-                )
-            })
+            sound.then(|| (name.to_ascii_lowercase(), value.trim_matches([' ', '\t']).to_owned()))
         })
         .collect::<Option<_>>()?;
-    let all = |wanted: &str| {
-        headers
-            .iter()
-            .filter(|(name, _)| name == wanted)
-            .collect::<Vec<_>>()
-    };
+    let all = |wanted: &str| headers.iter().filter(|(name, _)| name == wanted).collect::<Vec<_>>();
     let (hosts, lengths, codings) = (all("host"), all("content-length"), all("transfer-encoding"));
     let sound = hosts.len() == 1
         && hosts[0].1.chars().all(|c| c.is_ascii_alphanumeric())
         && lengths.len() + codings.len() <= 1
-        && lengths
-            .iter()
-            .all(|(_, value)| !value.is_empty() && value.chars().all(|c| c.is_ascii_digit()))
-        && codings
-            .iter()
-            .all(|(_, value)| value.eq_ignore_ascii_case("chunked"));
+        && lengths.iter().all(|(_, value)| !value.is_empty() && value.chars().all(|c| c.is_ascii_digit()))
+        && codings.iter().all(|(_, value)| value.eq_ignore_ascii_case("chunked"));
     sound.then(|| (target.to_owned(), headers))
 }
 

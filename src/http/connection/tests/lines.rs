@@ -5,12 +5,7 @@ use super::*;
 #[test]
 fn every_line_is_answered_in_order_as_chunks() {
     let mut wire = Wire::new();
-    wire.feed(post(
-        "/lines",
-        "Content-Type: application/x-ndjson\r\n",
-        "{}\n[]\r\n\nlast",
-    ))
-    .feed(PROBE);
+    wire.feed(post("/lines", "Content-Type: application/x-ndjson\r\n", "{}\n[]\r\n\nlast")).feed(PROBE);
     let replies = wire.replies();
     assert_eq!(replies[0].body, "<{}>\n<[]>\n<>\n<last>\n");
     assert_eq!(replies[0].header("Content-Type"), Some("application/x-ndjson"));
@@ -35,18 +30,10 @@ fn answers_leave_before_the_body_is_whole() {
 
 #[test]
 fn a_trailing_line_end_begins_no_further_line() {
-    for (body, answer) in [
-        ("", ""),
-        ("\n", "<>\n"),
-        ("a\n", "<a>\n"),
-        ("a\n\n", "<a>\n<>\n"),
-        ("\r\n", "<>\n"),
-        ("\r", "<>\n"),
-    ] {
-        for request in [
-            post("/lines", "", body).into_bytes(),
-            chunked_post("/lines", body.as_bytes(), 1),
-        ] {
+    for (body, answer) in
+        [("", ""), ("\n", "<>\n"), ("a\n", "<a>\n"), ("a\n\n", "<a>\n<>\n"), ("\r\n", "<>\n"), ("\r", "<>\n")]
+    {
+        for request in [post("/lines", "", body).into_bytes(), chunked_post("/lines", body.as_bytes(), 1)] {
             let mut wire = Wire::new();
             wire.feed(request).feed(PROBE);
             assert_eq!(wire.replies()[0].body, answer, "{body:?}");
@@ -72,10 +59,7 @@ fn a_line_that_is_too_long_is_answered_with_an_error_and_the_rest_goes_on() {
     let limit = crate::limits::BODY_SIZE_MAX;
     let fits = "x".repeat(limit);
     let body = format!("a\n{fits}x\nb\n{fits}\nc\n{fits}{fits}");
-    for request in [
-        post("/lines", "", &body).into_bytes(),
-        chunked_post("/lines", body.as_bytes(), 50_000),
-    ] {
+    for request in [post("/lines", "", &body).into_bytes(), chunked_post("/lines", body.as_bytes(), 50_000)] {
         for size in [1000, 65_536] {
             let mut wire = Wire::with(limits(), 100_000);
             for piece in request.chunks(size) {
@@ -88,10 +72,7 @@ fn a_line_that_is_too_long_is_answered_with_an_error_and_the_rest_goes_on() {
             assert_eq!((lines[0], lines[2], lines[4]), ("<a>", "<b>", "<c>"));
             assert_eq!(lines[3].len(), limit + 2);
             for line in [lines[1], lines[5]] {
-                assert_eq!(
-                    serde_json::from_str::<serde_json::Value>(line).unwrap()["status"],
-                    413
-                );
+                assert_eq!(serde_json::from_str::<serde_json::Value>(line).unwrap()["status"], 413);
             }
             assert!(is_probed(&replies[1]));
         }
@@ -101,16 +82,12 @@ fn a_line_that_is_too_long_is_answered_with_an_error_and_the_rest_goes_on() {
 #[test]
 fn a_line_without_an_answer_or_with_too_large_a_one_gets_an_error() {
     let mut wire = Wire::new();
-    wire.feed(post("/lines", "", "a\nsilent\noverflowing\nb\n"))
-        .feed(PROBE);
+    wire.feed(post("/lines", "", "a\nsilent\noverflowing\nb\n")).feed(PROBE);
     let replies = wire.replies();
     let lines: Vec<&str> = replies[0].body.lines().collect();
     assert_eq!((lines[0], lines[3], lines.len()), ("<a>", "<b>", 4));
     for line in &lines[1..3] {
-        assert_eq!(
-            serde_json::from_str::<serde_json::Value>(line).unwrap()["status"],
-            500
-        );
+        assert_eq!(serde_json::from_str::<serde_json::Value>(line).unwrap()["status"], 500);
     }
     assert!(is_probed(&replies[1]));
 }
@@ -118,10 +95,7 @@ fn a_line_without_an_answer_or_with_too_large_a_one_gets_an_error() {
 #[test]
 fn the_sum_of_the_lines_is_bounded() {
     let mut wire = Wire::new();
-    wire.feed(format!(
-        "POST /lines HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n",
-        LINES_SIZE_MAX + 1
-    ));
+    wire.feed(format!("POST /lines HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", LINES_SIZE_MAX + 1));
     assert_eq!(wire.statuses(), [413]);
     assert!(wire.closed);
 
@@ -158,13 +132,7 @@ fn framing_that_breaks_before_the_first_answer_is_a_400_and_later_an_end_without
 fn many_lines_wait_for_their_output_to_be_sent() {
     let body: String = (0..20_000).map(|number| format!("{number}\n")).collect();
     let expected: String = (0..20_000).map(|number| format!("<{number}>\n")).collect();
-    let mut wire = Wire::with(
-        Limits {
-            output_batch_size: 1000,
-            ..limits()
-        },
-        2000,
-    );
+    let mut wire = Wire::with(Limits { output_batch_size: 1000, ..limits() }, 2000);
     let request = post("/lines", "", &body) + PROBE;
     let mut paused = 0;
     for piece in request.as_bytes().chunks(60_000) {

@@ -4,16 +4,9 @@ use super::*;
 
 #[test]
 fn a_thousand_pipelined_requests_pass_through_a_small_output() {
-    let requests: String = (0..1000)
-        .map(|number| format!("GET /echo?{number} HTTP/1.1\r\nHost: a\r\n\r\n"))
-        .collect();
-    let mut wire = Wire::with(
-        Limits {
-            output_batch_size: 500,
-            ..limits()
-        },
-        1000,
-    );
+    let requests: String =
+        (0..1000).map(|number| format!("GET /echo?{number} HTTP/1.1\r\nHost: a\r\n\r\n")).collect();
+    let mut wire = Wire::with(Limits { output_batch_size: 500, ..limits() }, 1000);
     wire.input(requests.as_bytes());
     assert!(!wire.connection.wants_input());
     assert!(wire.connection.holds_carry());
@@ -35,9 +28,7 @@ fn a_thousand_pipelined_requests_pass_through_a_small_output() {
 fn pipelined_answers_leave_together() {
     let mut wire = Wire::new();
     wire.input(PROBE.repeat(20).as_bytes());
-    let Output::Send(bytes) = wire.connection.poll_output(&wire.workspace) else {
-        panic!()
-    };
+    let Output::Send(bytes) = wire.connection.poll_output(&wire.workspace) else { panic!() };
     assert_eq!(replies(bytes, &[]).len(), 20);
 }
 
@@ -60,9 +51,7 @@ fn output_the_socket_does_not_take_moves_to_a_slot_of_its_own() {
         &mut wire.workspace,
         &mut wire.service,
     );
-    let Output::Send(bytes) = other.poll_output(&wire.workspace) else {
-        panic!()
-    };
+    let Output::Send(bytes) = other.poll_output(&wire.workspace) else { panic!() };
     let size = bytes.len();
     other.handle_sent(size, NOW, &mut wire.workspace, &mut wire.service);
 
@@ -84,10 +73,7 @@ fn without_a_free_slot_blocking_fails_until_one_is_given_back() {
         holders.push(holder);
     }
     wire.input(PROBE.as_bytes());
-    assert_eq!(
-        wire.connection.handle_blocked(&mut wire.workspace),
-        Err(PoolExhausted)
-    );
+    assert_eq!(wire.connection.handle_blocked(&mut wire.workspace), Err(PoolExhausted));
     holders[0].release(&mut wire.workspace);
     assert_eq!(holders[0].poll_output(&wire.workspace), Output::Close);
     wire.connection.handle_blocked(&mut wire.workspace).unwrap();
@@ -108,29 +94,15 @@ fn a_released_connection_leaves_the_workers_output_to_others() {
 
 #[test]
 fn without_a_free_carry_slot_an_unfinished_request_closes_and_is_counted() {
-    let mut wire = Wire::with(
-        Limits {
-            carry_count: 1,
-            ..limits()
-        },
-        4096,
-    );
+    let mut wire = Wire::with(Limits { carry_count: 1, ..limits() }, 4096);
     let mut holder = Connection::new();
     holder.handle_input(b"GET", NOW, &mut wire.workspace, &mut wire.service);
     wire.feed(format!("{PROBE}GET /"));
     assert!(wire.closed, "what was complete is answered all the same");
     assert_eq!(wire.statuses(), [200]);
     assert_eq!(wire.workspace.carry_refused(), 1);
-    holder.handle_input(
-        &PROBE.as_bytes()[3..],
-        NOW,
-        &mut wire.workspace,
-        &mut wire.service,
-    );
-    assert!(
-        matches!(holder.poll_output(&wire.workspace), Output::Send(_)),
-        "the holder is unharmed"
-    );
+    holder.handle_input(&PROBE.as_bytes()[3..], NOW, &mut wire.workspace, &mut wire.service);
+    assert!(matches!(holder.poll_output(&wire.workspace), Output::Send(_)), "the holder is unharmed");
 }
 
 #[test]
@@ -173,13 +145,7 @@ fn an_answer_that_was_not_given_is_a_500() {
 
 #[test]
 fn an_answer_of_the_largest_size_always_has_room() {
-    let mut wire = Wire::with(
-        Limits {
-            output_batch_size: 1,
-            ..limits()
-        },
-        70_000,
-    );
+    let mut wire = Wire::with(Limits { output_batch_size: 1, ..limits() }, 70_000);
     for _ in 0..3 {
         wire.feed("GET /big?69000 HTTP/1.1\r\nHost: a\r\n\r\n".repeat(3));
     }

@@ -50,11 +50,7 @@ fn an_empty_body_may_be_said_in_three_ways() {
         .feed("POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n");
     let replies = wire.replies();
     assert_eq!(replies.len(), 3);
-    assert!(
-        replies
-            .iter()
-            .all(|reply| reply.body == "Post /echo None Http11 ")
-    );
+    assert!(replies.iter().all(|reply| reply.body == "Post /echo None Http11 "));
 }
 
 #[test]
@@ -62,8 +58,7 @@ fn a_body_of_the_largest_size_is_taken() {
     let largest = "x".repeat(crate::limits::BODY_SIZE_MAX);
     for chunk_size in [1, 1000, 65_536] {
         let mut wire = Wire::with(limits(), 100_000);
-        wire.feed(post("/echo", "", &largest))
-            .feed(chunked_post("/echo", largest.as_bytes(), chunk_size));
+        wire.feed(post("/echo", "", &largest)).feed(chunked_post("/echo", largest.as_bytes(), chunk_size));
         let replies = wire.replies();
         assert_eq!(wire.statuses(), [200, 200]);
         assert!(replies.iter().all(|reply| reply.body.len() == largest.len() + 23));
@@ -82,8 +77,7 @@ fn http_1_0_closes_unless_asked_to_keep_the_connection() {
     wire.feed("GET /echo HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n");
     assert!(!wire.closed);
     assert_eq!(wire.replies()[0].header("Connection"), Some("keep-alive"));
-    wire.feed("GET /nowhere HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
-        .feed(PROBE);
+    wire.feed("GET /nowhere HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").feed(PROBE);
     assert_eq!(wire.replies()[1].header("Connection"), Some("keep-alive"));
     assert!(is_probed(&wire.replies()[2]));
 }
@@ -92,9 +86,7 @@ fn http_1_0_closes_unless_asked_to_keep_the_connection() {
 fn connection_close_is_honoured_and_said_back() {
     for value in ["close", "Close", "keep-alive, close", "x,\tclose ,y"] {
         let mut wire = Wire::new();
-        wire.feed(format!(
-            "GET /echo HTTP/1.1\r\nHost: a\r\nConnection: {value}\r\n\r\n{PROBE}"
-        ));
+        wire.feed(format!("GET /echo HTTP/1.1\r\nHost: a\r\nConnection: {value}\r\n\r\n{PROBE}"));
         assert!(wire.closed, "{value}");
         assert_eq!(wire.replies().len(), 1);
         assert_eq!(wire.replies()[0].header("Connection"), Some("close"));
@@ -137,11 +129,7 @@ fn absolute_targets_are_routed_by_their_path() {
     ] {
         let mut wire = Wire::new();
         wire.feed(format!("GET {target} HTTP/1.1\r\nHost: other\r\n\r\n"));
-        assert_eq!(
-            wire.replies()[0].body,
-            format!("Get {path} {query} Http11 "),
-            "{target}"
-        );
+        assert_eq!(wire.replies()[0].body, format!("Get {path} {query} Http11 "), "{target}");
     }
 }
 
@@ -170,16 +158,9 @@ fn odd_but_sound_heads_are_taken() {
         wire.feed(format!("GET /echo HTTP/1.1\r\nhOSt:a\r\n{header}\r\n{PROBE}"));
         assert_eq!(wire.statuses(), [200, 200], "{header:?}");
     }
-    for host in [
-        "",
-        "a",
-        "a:",
-        "a:80",
-        "127.0.0.1:8080",
-        "[::1]",
-        "[2001:db8::1]:80",
-        "a_b.c-d~!$&'()*+;=%41",
-    ] {
+    for host in
+        ["", "a", "a:", "a:80", "127.0.0.1:8080", "[::1]", "[2001:db8::1]:80", "a_b.c-d~!$&'()*+;=%41"]
+    {
         let mut wire = Wire::new();
         wire.feed(format!("GET /echo HTTP/1.1\r\nHost: {host}\r\n\r\n"));
         assert_eq!(wire.statuses(), [200], "{host:?}");
@@ -202,14 +183,7 @@ fn refusals_with_sound_framing_keep_the_connection_and_drop_the_body() {
         ("BREW /nowhere HTTP/1.1\r\nHost: a\r\n\r\n".into(), 404),
         ("get /echo HTTP/1.1\r\nHost: a\r\n\r\n".into(), 501),
         (post("/echo", "Content-Type: text/plain\r\n", "{}"), 415),
-        (
-            post(
-                "/echo",
-                "Content-Type: application/x-www-form-urlencoded\r\n",
-                "a=b",
-            ),
-            415,
-        ),
+        (post("/echo", "Content-Type: application/x-www-form-urlencoded\r\n", "a=b"), 415),
         (post("/echo", "Content-Type: application/jsonx\r\n", "{}"), 415),
         (post("/echo", "Content-Type: \r\n", "{}"), 415),
         (post("/echo", "Expect: 200-ok\r\n", "{}"), 417),
@@ -339,11 +313,9 @@ fn a_client_that_does_not_wait_is_not_told_to_continue() {
 
 #[test]
 fn a_client_that_waits_and_is_refused_is_told_that_the_connection_closes() {
-    for (path, headers, status) in [
-        ("/nowhere", "", 404),
-        ("/big", "", 405),
-        ("/echo", "Content-Type: text/plain\r\n", 415),
-    ] {
+    for (path, headers, status) in
+        [("/nowhere", "", 404), ("/big", "", 405), ("/echo", "Content-Type: text/plain\r\n", 415)]
+    {
         let mut wire = Wire::new();
         wire.feed(format!(
             "POST {path} HTTP/1.1\r\nHost: a\r\n{headers}Expect: 100-continue\r\nContent-Length: 5\r\n\r\n"
@@ -366,13 +338,7 @@ fn an_unmet_expectation_keeps_the_connection_while_its_body_comes() {
 
 #[test]
 fn a_whole_request_needs_no_carry_slot() {
-    let mut wire = Wire::with(
-        Limits {
-            carry_count: 1,
-            ..limits()
-        },
-        4096,
-    );
+    let mut wire = Wire::with(Limits { carry_count: 1, ..limits() }, 4096);
     let mut other = Connection::new();
     other.handle_input(b"GET /ec", NOW, &mut wire.workspace, &mut wire.service);
     assert!(other.holds_carry());
