@@ -20,23 +20,24 @@ fn scan(criterion: &mut Criterion) {
     let plan = Plan::attach(image.bytes()).unwrap();
     let bodies = bodies();
     let mut at = bodies.iter().cycle();
+    let mut values = vec![(0, 0); plan.attribute_count()];
     let mut scratch = vec![0; bodies.iter().map(|body| body.len()).max().unwrap()];
     let total: usize = bodies.iter().map(|body| body.len()).sum();
     let mut group = criterion.benchmark_group("scan a body into slots");
     group.throughput(Throughput::Bytes((total / bodies.len()) as u64));
     group.bench_function("splitd", |bencher| {
         bencher.iter(|| {
-            let mut slots: Slots<'_, '_> = Slots::new(&plan);
+            let mut slots = Slots::new(&plan, &mut values);
             scan_request(at.next().unwrap().as_bytes(), &mut scratch, &mut slots).unwrap();
-            black_box(&slots.values);
+            black_box(&slots);
         });
     });
     group.bench_function("serde_json", |bencher| {
         bencher.iter(|| {
-            let mut slots = Slots::new(&plan);
+            let mut slots = Slots::new(&plan, &mut values);
             let body = at.next().unwrap().as_bytes();
             by_serde::scan(&mut slots, &mut serde_json::Deserializer::from_slice(body)).unwrap();
-            black_box(&slots.values);
+            black_box(&slots);
         });
     });
     group.finish();

@@ -2,12 +2,14 @@
 //! receivers for scanners. Shared by the benches and by `benches/peers`.
 #![allow(dead_code, missing_docs, reason = "each of its users needs a part")]
 
+use arrayvec::ArrayVec;
 use serde_json::Value as Json;
 use splitd::config::check;
 use splitd::engine::assignment::Units;
 use splitd::engine::attributes::{AttributeIndex, Facts, Value};
 use splitd::engine::plan::{Plan, PlanImage};
 use splitd::http::{FieldFault, Fields, QueryName, Scalar};
+use splitd::limits::UNIT_COUNT_MAX;
 
 pub const EXPERIMENTS: &str = include_str!("../tests/golden/typical.experiments.json");
 const REQUESTS: &str = include_str!("../tests/golden/typical.requests.ndjson");
@@ -107,17 +109,19 @@ impl Parsed {
 
 /// Receives a scan as cheaply as can be: finds each name's slot, and puts down
 /// what came. What is timed with it is the scanning.
-pub struct Slots<'p, 'a> {
-    plan: &'p Plan<'p>,
+pub struct Slots<'s, 'a> {
+    plan: &'s Plan<'s>,
     /// A kind and a number for each attribute.
-    pub values: Vec<(u8, u64)>,
-    pub units: Vec<(&'a str, &'a str)>,
+    pub values: &'s mut [(u8, u64)],
+    pub units: ArrayVec<(&'a str, &'a str), UNIT_COUNT_MAX>,
 }
 
-impl<'p> Slots<'p, '_> {
+impl<'s, 'a> Slots<'s, 'a> {
+    /// Empty slots over `values`, of which there is one for each attribute.
     #[must_use]
-    pub fn new(plan: &'p Plan<'p>) -> Slots<'p, 'static> {
-        Slots { plan, values: vec![(0, 0); plan.attribute_count()], units: Vec::with_capacity(8) }
+    pub fn new(plan: &'s Plan<'s>, values: &'s mut [(u8, u64)]) -> Slots<'s, 'a> {
+        values.fill((0, 0));
+        Slots { plan, values, units: ArrayVec::new() }
     }
 }
 

@@ -58,7 +58,7 @@ class Load:
 
     def backlog(self, server):
         """As much as a logger needs a second or so for."""
-        self.but(rate=0, warm_ms=1, measure_ms=500, connections=64).once(server)
+        self.but(rate=0, warm_ms=1, measure_ms=1000, connections=64).once(server)
 
 
 class Round:

@@ -167,7 +167,7 @@ class Flask(Server):
 # The words of a ring's header that are read here (src/exposure/ring.rs).
 RING_MAGIC, RING_LAYOUT = b"splitdR\x01", 1
 AT_TAIL, AT_REFUSED_FULL, AT_REFUSED_OVERSIZE, AT_STATE = 16, 18, 19, 32
-RING_SIZE = "128MiB"
+RING_SIZE = "256MiB"
 
 
 class Splitd(Server):
@@ -182,10 +182,12 @@ class Splitd(Server):
         self.name = name or f"splitd ({io})"
         self.logger_mode = logger
         self.directory = tempfile.mkdtemp(prefix="versus-splitd-")
+        # Rings belong on a tmpfs, as /run is: a disk's write-back would be measured too.
+        self.runtime = tempfile.mkdtemp(prefix="versus-splitd-", dir="/dev/shm")
         self.port, bulk, self.admin = free_port(), free_port(), free_port()
         settings = {
             "state_dir": f"{self.directory}/state",
-            "runtime_dir": f"{self.directory}/run",
+            "runtime_dir": self.runtime,
             "pool.assign.listen": f"127.0.0.1:{self.port}",
             "pool.assign.cpus": SERVER_CPU,
             "pool.assign.io": io,
@@ -229,7 +231,7 @@ class Splitd(Server):
     def rings(self):
         """Exposures refused, and bytes that wait, over all rings."""
         refused = waiting = found = 0
-        for path in glob.glob(f"{self.directory}/run/**/*", recursive=True):
+        for path in glob.glob(f"{self.runtime}/**/*", recursive=True):
             if not os.path.isfile(path):
                 continue
             with open(path, "rb") as file:
@@ -242,7 +244,7 @@ class Splitd(Server):
             refused += words[AT_REFUSED_FULL] + words[AT_REFUSED_OVERSIZE]
             waiting += words[AT_TAIL] - (words[AT_STATE] & ~1)
         if not found:
-            self.fail(f"has no ring in {self.directory}/run")
+            self.fail(f"has no ring in {self.runtime}")
         return refused, waiting
 
     def hold_logger(self, hold):
@@ -276,6 +278,7 @@ class Splitd(Server):
             self.hold_logger(False)
         super().stop()
         shutil.rmtree(self.directory, ignore_errors=True)
+        shutil.rmtree(self.runtime, ignore_errors=True)
 
 
 def splitd_has(io, experiments):

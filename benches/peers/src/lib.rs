@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use memchr::memmem;
 use nix::sched::{CpuSet, sched_setaffinity};
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 
 #[path = "../../plans.rs"]
@@ -63,6 +64,16 @@ pub fn pin(cpu: Option<&str>) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu.parse()?)?;
     sched_setaffinity(Pid::from_raw(0), &set).with_context(|| format!("CPU {cpu}"))
+}
+
+/// CPU time of this thread so far: what others do on its CPU does not count.
+///
+/// # Panics
+/// Never: every Linux has this clock.
+#[must_use]
+pub fn thread_ns() -> u64 {
+    let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("a clock that is always there");
+    time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64
 }
 
 /// A listener on loopback; says its port on standard output.

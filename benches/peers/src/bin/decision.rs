@@ -11,12 +11,11 @@
 
 use std::collections::HashMap;
 use std::hint::black_box;
-use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use peers::plans::{Shape, experiments_file};
 use peers::typical::{EXPERIMENTS, Parsed, bodies, compile};
-use peers::{Options, pin};
+use peers::{Options, pin, thread_ns};
 use serde_json::Value as Json;
 use splitd::engine::assignment::Decision;
 use splitd::engine::attributes::Facts;
@@ -76,17 +75,16 @@ fn measure(size: &str, file: &str, rounds: usize) -> Result<()> {
     for round in 0..=2 * rounds {
         // A B B A; the first of all is a warm-up.
         let splitd_first = round % 2 == 0;
-        for turn in [splitd_first, !splitd_first] {
-            let (count, times, assigned) = if turn {
+        for is_splitd in [splitd_first, !splitd_first] {
+            if is_splitd {
                 let (total, ns) = time(splitd_count, bodies.len(), &mut by_splitd);
+                splitd.push(ns / splitd_count as f64);
                 assigned[0] = total;
-                (splitd_count, &mut splitd, ns)
             } else {
                 let (total, ns) = time(unleash_count, bodies.len(), &by_unleash);
+                unleash.push(ns / unleash_count as f64);
                 assigned[1] = total;
-                (unleash_count, &mut unleash, ns)
-            };
-            times.push(assigned / count as f64);
+            }
         }
     }
     let mean = [assigned[0] as f64 / splitd_count as f64, assigned[1] as f64 / unleash_count as f64];
@@ -101,11 +99,11 @@ fn measure(size: &str, file: &str, rounds: usize) -> Result<()> {
     Ok(())
 }
 
-/// Assignments in all, and nanoseconds.
+/// Assignments in all, and nanoseconds of CPU time.
 fn time(count: usize, request_count: usize, mut decide: impl FnMut(usize) -> usize) -> (usize, f64) {
-    let begin = Instant::now();
+    let begin = thread_ns();
     let total = (0..count).map(|at| black_box(decide(black_box(at % request_count)))).sum();
-    (total, begin.elapsed().as_nanos() as f64)
+    (total, (thread_ns() - begin) as f64)
 }
 
 // ── The file in Unleash's words ────────────────────────────────────────────
