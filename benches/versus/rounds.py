@@ -39,7 +39,7 @@ class Load:
         command = [binary("load"), "--port", str(server.port), "--pid", str(server.pid), *words]
         run = subprocess.run(command, capture_output=True, text=True, timeout=120)
         if run.returncode != 0:
-            server.fail(f"met a generator that gave up: {run.stderr.strip()};")
+            server.fail(f"met a generator that gave up: {run.stderr.splitlines()[:1]};")
         result = json.loads(run.stdout)
         if result["refused"]:
             server.fail(f"answered {result['refused']} requests with another status than 200;")
