@@ -194,6 +194,9 @@ def connections(arguments):
     size = calibrate(EXPERIMENTS)
     counts = [1, 4, 16, 64, 256, 1000]
     rounds = max(3, arguments.pairs // 3)
+    report.head(*HEAD)
+    judged = controls(report, Load(BODIES, arguments.connections, io=arguments.load_io), size, arguments.pairs)
+    verdict(report, judged)
     with contextlib.ExitStack() as stack:
         run = stack.enter_context
         servers = [run(Splitd(EXPERIMENTS)), run(Floor("epoll", size)), run(Floor("uring", size)), run(sized(Nginx, size))]
@@ -248,6 +251,7 @@ class Tail:
         self.max = max(round.result[what]["max"] for round in rounds)
 
     def at(self, quantile):
+        """Nothing where nothing was measured, as when the generator never came to send."""
         rank, total = quantile * self.count, 0
         for value, count in self.buckets:
             total += count
@@ -294,11 +298,11 @@ def latency(arguments):
     size = calibrate(EXPERIMENTS)
     load = Load(BODIES, arguments.connections, rate=rate, measure_ms=measure_ms)
     rounds = max(6, arguments.pairs)
-    report.head(*LATENCY_HEAD)
     with contextlib.ExitStack() as stack:
         run = stack.enter_context
         servers = [
             run(Floor("epoll", size)),
+            run(Floor("epoll", size, name="floor (epoll) again: the control")),
             run(Splitd(EXPERIMENTS, logger="away", name="splitd, logger away")),
             run(Splitd(EXPERIMENTS, logger="busy", name="splitd, logger busy")),
             run(Splitd(EXPERIMENTS, logger="same", name="splitd, logger as it comes")),
@@ -306,12 +310,13 @@ def latency(arguments):
         if splitd_has("io_uring", EXPERIMENTS):
             servers.append(run(Splitd(EXPERIMENTS, io="io_uring", logger="same", name="splitd (io_uring), logger as it comes")))
         taken = in_turns(servers, load, rounds)
+        report.head(*LATENCY_HEAD)
         latency_rows(report, taken, [server.name for server in servers])
         floor_tail = Tail(taken[servers[0].name], "latency").at(0.999)
         report.say("", "p99.9 against the floor server's: " + ", ".join(
             f"{server.name} {Tail(taken[server.name], 'latency').at(0.999) / floor_tail:.2f}" for server in servers[1:]
         ))
-        latency_against_rate(report, load, [servers[0], servers[3]], max(3, arguments.pairs // 5))
+        latency_against_rate(report, load, [servers[0], servers[4]], max(3, arguments.pairs // 5))
     report.write()
 
 
@@ -376,6 +381,8 @@ def decision(arguments):
     for plan in by_plan(lines):
         for line in plan.values():
             report.row(line["name"], spread([ns / 1000 for ns in quartiles(line["ns"])]), line["assigned"])
+        again = ratios(plan["splitd again"], plan["splitd"])
+        report.say("", f"Control, splitd again ÷ splitd: {spread(again)}" + ("" if SAME[0] <= again[1] <= SAME[1] else ": **unmeasurable here**"))
         report.say("", f"unleash ÷ splitd: {spread(ratios(plan['unleash'], plan['splitd']), 1)} (goal 50, must 25)")
     report.say("", "Scanning a `typical` body into slots, each crate without a tree and with borrowed strings:", "")
     scans = in_process("scan")
@@ -397,7 +404,7 @@ def experiments(arguments):
     series = {"splitd": [], "unleash": []}
     for plan in by_plan(lines):
         own, other = plan["splitd"], plan["unleash"]
-        for name, line in plan.items():
+        for name, line in (("splitd", own), ("unleash", other)):
             series[name].append((line["experiments"], statistics.median(line["ns"]) / 1000))
         report.row(
             f"{own['experiments']:,}",

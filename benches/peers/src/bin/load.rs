@@ -173,7 +173,7 @@ impl<'s> Run<'s> {
             return Ok(None);
         }
         let to = self.read(now)?;
-        Ok(Some(Report { from, to, latency: Histogram::new(), lateness: Histogram::new() }))
+        Ok(Some(Report { from, to, tails: None }))
     }
 
     fn timeout(&self, now: Instant) -> u16 {
@@ -358,6 +358,9 @@ fn closed_loop(sockets: Vec<TcpStream>, requests: &Requests, schedule: &Schedule
     }
 }
 
+/// How long the open loop waits for what is under way when its time is over.
+const GRACE: Duration = Duration::from_secs(1);
+
 fn open_loop(sockets: Vec<TcpStream>, requests: &Requests, schedule: &Schedule, rate: f64) -> Result<Report> {
     let (epoll, mut connections) = watch(sockets)?;
     let (mut cursor, mut layout) = (0, Layout::default());
@@ -370,16 +373,28 @@ fn open_loop(sockets: Vec<TcpStream>, requests: &Requests, schedule: &Schedule, 
     let begin = run.begin;
     let due_at = |number: u64| begin + Duration::from_secs_f64(number as f64 / rate);
     let mut due = due_at(0);
+    let mut over: Option<Report> = None;
     loop {
         let now = Instant::now();
-        if let Some(mut report) = run.turn(now)? {
-            (report.latency, report.lateness) = (latency, lateness);
-            return Ok(report);
+        if over.is_none() {
+            over = run.turn(now)?;
         }
-        let measured_from = run.measuring.map(|reading| reading.at);
-        let counts = |due: Instant| measured_from.is_some_and(|from| due >= from);
+        let from = run.measuring.map(|reading| reading.at);
+        let counts = |due: Instant| from.is_some_and(|from| (from..from + schedule.measure).contains(&due));
+        if let Some(report) = &over {
+            let under_way = || connections.iter().flat_map(|connection| &connection.due).copied();
+            if under_way().next().is_some() && now - report.to.at < GRACE {
+                // What is under way counts with what it takes.
+            } else {
+                // What found no answer, or not even a connection, took this long at least.
+                let unsent = (sent_count..).map(due_at).take_while(|due| *due < now);
+                under_way().chain(unsent).filter(|due| counts(*due)).for_each(|due| latency.add(now - due));
+                return Ok(over.map(|report| Report { tails: Some((latency, lateness)), ..report }).expect("it is over"));
+            }
+        }
         // A request that finds no idle connection waits for one: its latency runs on.
-        while due <= now
+        while over.is_none()
+            && due <= now
             && let Some(place) = idle.pop_front()
         {
             let connection = &mut connections[place];
@@ -548,8 +563,8 @@ impl Histogram {
 struct Report {
     from: Reading,
     to: Reading,
-    latency: Histogram,
-    lateness: Histogram,
+    /// Latency and lateness, of an open loop.
+    tails: Option<(Histogram, Histogram)>,
 }
 
 impl Report {
@@ -565,9 +580,9 @@ impl Report {
             to.server_ns - from.server_ns,
             to.own_ns - from.own_ns,
         );
-        if self.lateness.count > 0 {
+        if let Some((latency, lateness)) = &self.tails {
             // In nanoseconds; buckets are [upper end, count].
-            let _ = write!(text, ",\"latency\":{},\"lateness\":{}", self.latency.json(), self.lateness.json());
+            let _ = write!(text, ",\"latency\":{},\"lateness\":{}", latency.json(), lateness.json());
         }
         text.push('}');
         text
