@@ -53,7 +53,11 @@ fn on_typical(criterion: &mut Criterion) {
 }
 
 /// One line of growth: facts and decision over a plan of each shape.
-fn grow<N: std::fmt::Display>(criterion: &mut Criterion, what: &str, shapes: impl IntoIterator<Item = (N, Shape)>) {
+fn grow<N: std::fmt::Display>(
+    criterion: &mut Criterion,
+    what: &str,
+    shapes: impl IntoIterator<Item = (N, Shape)>,
+) {
     let mut group = criterion.benchmark_group(what);
     group.sample_size(20).warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
     for (name, shape) in shapes {
@@ -78,7 +82,8 @@ fn grow<N: std::fmt::Display>(criterion: &mut Criterion, what: &str, shapes: imp
 fn growth(criterion: &mut Criterion) {
     let usual = Shape::default;
     grow(criterion, "experiments", [100, 1000, 10_000].map(|count| (count, Shape::of(count))));
-    let layers = [1, 10, 80, 1000].map(|count| (count, Shape { layer_count: count, experiment_count: 1000, ..usual() }));
+    let layers = [1, 10, 80, 1000]
+        .map(|count| (count, Shape { layer_count: count, experiment_count: 1000, ..usual() }));
     grow(criterion, "layers of 1,000 experiments", layers);
     let sharing = [1, 4, 16, 64].map(|count| (count, Shape { experiment_count: 80 * count, ..usual() }));
     grow(criterion, "experiments a layer, 80 layers", sharing);
@@ -102,7 +107,10 @@ fn growth(criterion: &mut Criterion) {
     let operators = operators.map(|operator| {
         // Regular expressions are bounded by their tables' size, not their number.
         let experiment_count = if operator.1 == "matches" { 50 } else { 100 };
-        (format!("{} {}", operator.0, operator.1), Shape { operator: Some(operator), ..Shape::of(experiment_count) })
+        (
+            format!("{} {}", operator.0, operator.1),
+            Shape { operator: Some(operator), ..Shape::of(experiment_count) },
+        )
     });
     grow(criterion, "one operator", operators);
     let lists = [10, 1000, 10_000].map(|count| {

@@ -98,12 +98,16 @@ const SUBSCRIPTIONS: &[&str] = &["premium", "basic", "kids", "sport", "start", "
 #[must_use]
 pub fn experiments_file(shape: &Shape) -> String {
     let mut random = Random(shape.experiment_count as u64);
-    let mut text = format!("{{\"version\":\"generated-{}\",\"attributes\":{ATTRIBUTES}", shape.experiment_count);
+    let mut text =
+        format!("{{\"version\":\"generated-{}\",\"attributes\":{ATTRIBUTES}", shape.experiment_count);
     text.push_str(",\"layers\":{");
     for layer in 0..shape.layer_count {
         let (comma, salt) = (if layer == 0 { "" } else { "," }, random.bits() as u32);
         let unit = if layer % 5 == 4 { "device_id" } else { "user_id" };
-        let _ = write!(text, "{comma}\"layer_{layer:05}\":{{\"salt\":\"salt-{layer:05}-{salt:08x}\",\"unit\":\"{unit}\"}}");
+        let _ = write!(
+            text,
+            "{comma}\"layer_{layer:05}\":{{\"salt\":\"salt-{layer:05}-{salt:08x}\",\"unit\":\"{unit}\"}}"
+        );
     }
     text.push_str("},\"experiments\":[");
     for experiment in 0..shape.experiment_count {
@@ -180,8 +184,12 @@ fn leaf(text: &mut String, random: &mut Random, shape: &Shape) {
             let ids = (0..shape.list_size).map(|_| format!("\"{:016x}\"", random.bits()));
             write!(text, "[{}]", ids.collect::<Vec<_>>().join(","))
         }
-        ("app_version" | "os_version", "lt" | "lte") => write!(text, "\"{}.{}\"", 35 + random.below(20), random.below(40)),
-        ("app_version" | "os_version", _) => write!(text, "\"{}.{}.{}\"", 20 + random.below(20), random.below(40), random.below(10)),
+        ("app_version" | "os_version", "lt" | "lte") => {
+            write!(text, "\"{}.{}\"", 35 + random.below(20), random.below(40))
+        }
+        ("app_version" | "os_version", _) => {
+            write!(text, "\"{}.{}.{}\"", 20 + random.below(20), random.below(40), random.below(10))
+        }
         ("country", "in" | "not_in") => write!(text, "[{}]", some(random, COUNTRIES)),
         ("platform", "in" | "not_in") => write!(text, "[{}]", some(random, PLATFORMS)),
         ("subscriptions", _) => write!(text, "[{}]", some(random, SUBSCRIPTIONS)),

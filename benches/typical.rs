@@ -58,17 +58,18 @@ impl Parsed {
         let text = |value: &Json| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let units = json["units"].as_object().expect("units");
         let units = units.iter().map(|(name, value)| (name.clone(), text(value))).collect();
-        let attributes = json["attributes"].as_object().expect("attributes").iter().filter_map(|(name, value)| {
-            let value = match value {
-                Json::Null => Owned::Null,
-                Json::Bool(truth) => Owned::Bool(*truth),
-                Json::Number(number) => Owned::Number(number.as_f64()?),
-                Json::String(text) => Owned::Text(text.clone()),
-                Json::Array(items) => Owned::List(items.iter().map(text).collect()),
-                Json::Object(_) => return None,
-            };
-            Some((plan.attribute(name)?.0, value))
-        });
+        let attributes =
+            json["attributes"].as_object().expect("attributes").iter().filter_map(|(name, value)| {
+                let value = match value {
+                    Json::Null => Owned::Null,
+                    Json::Bool(truth) => Owned::Bool(*truth),
+                    Json::Number(number) => Owned::Number(number.as_f64()?),
+                    Json::String(text) => Owned::Text(text.clone()),
+                    Json::Array(items) => Owned::List(items.iter().map(text).collect()),
+                    Json::Object(_) => return None,
+                };
+                Some((plan.attribute(name)?.0, value))
+            });
         Parsed { units, attributes: attributes.collect() }
     }
 
@@ -178,7 +179,10 @@ pub mod by_serde {
     ///
     /// # Errors
     /// What the deserializer says.
-    pub fn scan<'de, D: Deserializer<'de>>(slots: &mut Slots<'_, 'de>, deserializer: D) -> Result<(), D::Error> {
+    pub fn scan<'de, D: Deserializer<'de>>(
+        slots: &mut Slots<'_, 'de>,
+        deserializer: D,
+    ) -> Result<(), D::Error> {
         Part { slots, kind: Kind::Body }.deserialize(deserializer)
     }
 
@@ -219,7 +223,9 @@ pub mod by_serde {
             while let Some(Name(name)) = map.next_key()? {
                 match (kind, name) {
                     (Kind::Body, "units") => map.next_value_seed(Part { slots, kind: Kind::Units })?,
-                    (Kind::Body, "attributes") => map.next_value_seed(Part { slots, kind: Kind::Attributes })?,
+                    (Kind::Body, "attributes") => {
+                        map.next_value_seed(Part { slots, kind: Kind::Attributes })?
+                    }
                     (Kind::Units, name) => {
                         map.next_value_seed(Part { slots, kind: Kind::Unit })?;
                         if let Some(unit) = slots.units.last_mut() {

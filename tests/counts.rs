@@ -34,7 +34,10 @@ const COUNT: &str = "SPLITD_COUNTED_REQUESTS";
 const KIND: &str = "SPLITD_COUNTED_KIND";
 
 #[test]
-#[cfg_attr(debug_assertions, ignore = "instructions are those of a release build: cargo test --release --test counts")]
+#[cfg_attr(
+    debug_assertions,
+    ignore = "instructions are those of a release build: cargo test --release --test counts"
+)]
 fn a_request_stays_within_its_instructions() {
     if Command::new("valgrind").arg("--version").output().is_err() {
         eprintln!("skipped: valgrind is not here");

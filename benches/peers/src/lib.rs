@@ -221,7 +221,10 @@ mod tests {
 
     #[test]
     fn other_headers_named_alike_are_no_length() {
-        assert_eq!(content_length(b"GET / HTTP/1.1\r\nContent-Type: x\r\ncontent-LENGTH:  12\r\n\r\n").unwrap().1, 12);
+        assert_eq!(
+            content_length(b"GET / HTTP/1.1\r\nContent-Type: x\r\ncontent-LENGTH:  12\r\n\r\n").unwrap().1,
+            12
+        );
         assert_eq!(content_length(b"GET / HTTP/1.1\r\nContent-Type: x\r\n\r\n"), None);
     }
 }

@@ -73,8 +73,9 @@ impl Ring {
             .setup_defer_taskrun()
             .setup_cqsize(4 * ENTRY_COUNT)
             .build(ENTRY_COUNT)?;
-        let layout = Layout::from_size_align(usize::from(BUFFER_COUNT) * size_of::<BufRingEntry>(), PAGE_SIZE)
-            .expect("a power of two");
+        let layout =
+            Layout::from_size_align(usize::from(BUFFER_COUNT) * size_of::<BufRingEntry>(), PAGE_SIZE)
+                .expect("a power of two");
         // SAFETY: the layout is not empty. The memory is never freed: a ring lives as long as its process.
         let entries = NonNull::new(unsafe { alloc_zeroed(layout) }.cast::<BufRingEntry>());
         let entries = entries.unwrap_or_else(|| handle_alloc_error(layout));

@@ -60,7 +60,11 @@ fn measure(size: &str, file: &str, rounds: usize) -> Result<()> {
     let features = features(&json)?;
     let names: Vec<String> = features.features.iter().map(|feature| feature.name.clone()).collect();
     let warnings = engine.apply_client_features(features);
-    anyhow::ensure!(warnings.as_ref().is_none_or(Vec::is_empty), "Unleash: {:?}", warnings.map(|w| w[0].message.clone()));
+    anyhow::ensure!(
+        warnings.as_ref().is_none_or(Vec::is_empty),
+        "Unleash: {:?}",
+        warnings.map(|w| w[0].message.clone())
+    );
     let contexts = bodies.iter().map(|body| context(body)).collect::<Result<Vec<_>>>()?;
     let by_unleash = |request: usize| {
         let of = |name| engine.check_variant(&EnrichedContext::from(&contexts[request], name, None));
@@ -90,7 +94,8 @@ fn measure(size: &str, file: &str, rounds: usize) -> Result<()> {
     }
     let mean = [assigned[0] as f64 / splitd_count as f64, assigned[1] as f64 / unleash_count as f64];
     let plan_size = image.bytes().len();
-    let sides = [("splitd", &splitd, mean[0]), ("splitd again", &again, mean[0]), ("unleash", &unleash, mean[1])];
+    let sides =
+        [("splitd", &splitd, mean[0]), ("splitd again", &again, mean[0]), ("unleash", &unleash, mean[1])];
     for (name, times, assigned) in sides {
         let times = &times[1..];
         println!(
@@ -130,7 +135,10 @@ fn feature(file: &Json, experiment: &Json) -> Result<ClientFeature> {
         .iter()
         .map(|group| {
             let blocks = group["blocks"].as_array().into_iter().flatten();
-            (group["name"].as_str().unwrap_or("").to_owned(), blocks.filter_map(|block| block[1].as_u64()).sum())
+            (
+                group["name"].as_str().unwrap_or("").to_owned(),
+                blocks.filter_map(|block| block[1].as_u64()).sum(),
+            )
         })
         .collect();
     let total: u64 = widths.iter().map(|(_, width)| width).sum();
@@ -188,7 +196,10 @@ fn normal_form(file: &Json, condition: &Json, inverted: bool) -> Result<Vec<All>
     }
     forms.try_fold(vec![Vec::new()], |product, form| {
         let form = form?;
-        Ok(product.iter().flat_map(|left: &All| form.iter().map(|right| [left.clone(), right.clone()].concat())).collect())
+        Ok(product
+            .iter()
+            .flat_map(|left: &All| form.iter().map(|right| [left.clone(), right.clone()].concat()))
+            .collect())
     })
 }
 
@@ -226,7 +237,11 @@ fn leaf(file: &Json, leaf: &Json, inverted: bool) -> Result<Vec<All>> {
     let one = |values: Vec<String>| {
         let single = !matches!(
             operator,
-            Operator::In | Operator::NotIn | Operator::StrStartsWith | Operator::StrEndsWith | Operator::StrContains
+            Operator::In
+                | Operator::NotIn
+                | Operator::StrStartsWith
+                | Operator::StrEndsWith
+                | Operator::StrContains
         );
         Constraint {
             context_name: attribute.to_owned(),
@@ -268,5 +283,9 @@ fn context(body: &str) -> Result<Context> {
     if let Some(device) = units.get("device_id") {
         properties.insert("device_id".to_owned(), text(device));
     }
-    Ok(Context { user_id: units.get("user_id").map(text), properties: Some(properties), ..Context::default() })
+    Ok(Context {
+        user_id: units.get("user_id").map(text),
+        properties: Some(properties),
+        ..Context::default()
+    })
 }

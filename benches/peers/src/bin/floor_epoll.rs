@@ -61,7 +61,13 @@ fn accept(floor: &Floor, epoll: &Epoll, connections: &mut Vec<Option<Connection>
 }
 
 /// False when the connection is over.
-fn serve(floor: &Floor, epoll: &Epoll, connection: &mut Connection, place: usize, buffer: &mut [u8]) -> Result<bool> {
+fn serve(
+    floor: &Floor,
+    epoll: &Epoll,
+    connection: &mut Connection,
+    place: usize,
+    buffer: &mut [u8],
+) -> Result<bool> {
     let waited_to_write = connection.unsent > 0;
     if !waited_to_write {
         let size = match connection.socket.read(buffer) {

@@ -26,7 +26,18 @@ use peers::ring::Ring;
 use peers::{Options, READ_SIZE, content_length, digits, pin};
 
 const OPTIONS: &[&str] = &[
-    "port", "cpu", "connections", "depth", "rate", "warm-ms", "measure-ms", "io", "bodies", "targets", "path", "pid",
+    "port",
+    "cpu",
+    "connections",
+    "depth",
+    "rate",
+    "warm-ms",
+    "measure-ms",
+    "io",
+    "bodies",
+    "targets",
+    "path",
+    "pid",
     "limit",
 ];
 
@@ -288,7 +299,12 @@ struct Connection {
 impl Connection {
     fn new(socket: TcpStream) -> Result<Connection> {
         socket.set_nonblocking(true)?;
-        Ok(Connection { socket, answers: Answers::default(), unsent: Vec::new(), due: VecDeque::with_capacity(64) })
+        Ok(Connection {
+            socket,
+            answers: Answers::default(),
+            unsent: Vec::new(),
+            due: VecDeque::with_capacity(64),
+        })
     }
 
     /// Whether all of it went.
@@ -321,7 +337,12 @@ fn watch(sockets: Vec<TcpStream>) -> Result<(Epoll, Vec<Connection>)> {
     Ok((epoll, connections))
 }
 
-fn closed_loop(sockets: Vec<TcpStream>, requests: &Requests, schedule: &Schedule, depth: usize) -> Result<Report> {
+fn closed_loop(
+    sockets: Vec<TcpStream>,
+    requests: &Requests,
+    schedule: &Schedule,
+    depth: usize,
+) -> Result<Report> {
     let (epoll, mut connections) = watch(sockets)?;
     let (mut cursor, mut layout) = (0, Layout::default());
     let mut buffer = vec![0; READ_SIZE];
@@ -389,7 +410,9 @@ fn open_loop(sockets: Vec<TcpStream>, requests: &Requests, schedule: &Schedule, 
                 // What found no answer, or not even a connection, took this long at least.
                 let unsent = (sent_count..).map(due_at).take_while(|due| *due < now);
                 under_way().chain(unsent).filter(|due| counts(*due)).for_each(|due| latency.add(now - due));
-                return Ok(over.map(|report| Report { tails: Some((latency, lateness)), ..report }).expect("it is over"));
+                return Ok(over
+                    .map(|report| Report { tails: Some((latency, lateness)), ..report })
+                    .expect("it is over"));
             }
         }
         // A request that finds no idle connection waits for one: its latency runs on.
@@ -443,7 +466,9 @@ fn closed_loop_uring(
         states.push(Asker { answers: Answers::default(), sending: &[], owed: depth });
     }
     for (place, (socket, state)) in sockets.iter().zip(&mut states).enumerate() {
-        state.proceed(requests, &mut cursor, |bytes| ring.send(socket.as_raw_fd(), bytes, (place as u64) << 1 | SEND))?;
+        state.proceed(requests, &mut cursor, |bytes| {
+            ring.send(socket.as_raw_fd(), bytes, (place as u64) << 1 | SEND)
+        })?;
     }
     loop {
         if let Some(report) = run.turn(Instant::now())? {
@@ -465,7 +490,8 @@ fn closed_loop_uring(
             } else {
                 let size = completion.result.max(0) as usize;
                 if let Some(buffer) = completion.buffer() {
-                    state.owed += state.answers.take(ring.bytes(buffer, size), &mut layout, &mut run.count)?;
+                    state.owed +=
+                        state.answers.take(ring.bytes(buffer, size), &mut layout, &mut run.count)?;
                     ring.give_back(buffer);
                 }
                 if !completion.goes_on() {
@@ -474,7 +500,9 @@ fn closed_loop_uring(
                     ring.receive(socket, completion.word)?;
                 }
             }
-            state.proceed(requests, &mut cursor, |bytes| ring.send(socket, bytes, (place as u64) << 1 | SEND))?;
+            state.proceed(requests, &mut cursor, |bytes| {
+                ring.send(socket, bytes, (place as u64) << 1 | SEND)
+            })?;
         }
     }
 }
@@ -599,7 +627,8 @@ mod tests {
         let two = b"HTTP/1.1 404 Not Found\r\nContent-Type: a\r\nContent-Length: 0\r\n\r\n";
         let stream = [one.as_slice(), two, one, one, two].concat();
         for size in 1..=stream.len() {
-            let (mut answers, mut layout, mut count) = (Answers::default(), Layout::default(), Count::default());
+            let (mut answers, mut layout, mut count) =
+                (Answers::default(), Layout::default(), Count::default());
             for piece in stream.chunks(size) {
                 answers.take(piece, &mut layout, &mut count).unwrap();
             }

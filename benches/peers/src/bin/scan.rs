@@ -110,7 +110,8 @@ fn by_sonic<'p>(plan: &'p Plan<'p>) -> Scan<'p> {
     Box::new(move |bodies| {
         each(bodies, |body| {
             let mut slots = Slots::new(plan, &mut values);
-            by_serde::scan(&mut slots, &mut sonic_rs::Deserializer::from_slice(body.as_bytes())).expect("sound bodies");
+            by_serde::scan(&mut slots, &mut sonic_rs::Deserializer::from_slice(body.as_bytes()))
+                .expect("sound bodies");
             sum(&slots)
         })
     })
