@@ -11,7 +11,6 @@ mod rig;
 #[path = "process/support.rs"]
 mod support;
 
-use std::path::Path;
 use std::process::Command;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
