@@ -257,7 +257,9 @@ impl<'r> Backend<'r> {
         let (pool, first) = (&options.name, options.index == 0);
         match (&ring, reason) {
             _ if !first => {}
-            (Some(ring), _) => log::info!("event=io pool={pool} backend=io_uring mode={}", ring.mode().name()),
+            (Some(ring), _) => {
+                log::info!("event=io pool={pool} backend=io_uring mode={}", ring.mode().name())
+            }
             (None, None) => log::info!("event=io pool={pool} backend=epoll"),
             (None, Some(reason)) => log::info!("event=io pool={pool} backend=epoll reason=\"{reason}\""),
         }
