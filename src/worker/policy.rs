@@ -42,18 +42,22 @@ pub enum Reason {
 }
 const _: () = assert!(CLOSE_REASONS.len() == Reason::Error as usize + 1);
 
-/// A drain under way.
+/// A drain under way. Idle connections are closed when the idle time is over,
+/// and again whenever it is over once more: those that came last have theirs too.
 #[derive(Debug)]
 pub struct Drain {
-    idle_ns: Option<u64>,
+    idle: Duration,
+    idle_ns: u64,
     deadline_ns: u64,
+    /// Nothing new is let in any more.
+    pub shut: bool,
 }
 
 impl Drain {
     /// Idle connections are kept for `idle`, the others for `deadline`.
     #[must_use]
     pub fn begin(idle: Duration, deadline: Duration, now: Now) -> Drain {
-        Drain { idle_ns: Some(now.plus(idle).mono_ns), deadline_ns: now.plus(deadline).mono_ns }
+        Drain { idle, idle_ns: now.plus(idle).mono_ns, deadline_ns: now.plus(deadline).mono_ns, shut: false }
     }
 
     /// Another order to drain can only hurry one that is under way.
@@ -67,17 +71,13 @@ impl Drain {
         now.mono_ns >= self.deadline_ns
     }
 
-    /// True when nothing new is let in any more and idle connections are to be
-    /// closed: once, and when it is late.
+    /// True each time when idle connections are to be closed.
     pub fn idle_is_over(&mut self, now: Now) -> bool {
-        let late = self.is_late(now);
-        self.idle_ns.take_if(|idle_ns| late || now.mono_ns >= *idle_ns).is_some() || late
-    }
-
-    /// Whether that has been.
-    #[must_use]
-    pub fn idle_ended(&self) -> bool {
-        self.idle_ns.is_none()
+        let over = self.is_late(now) || now.mono_ns >= self.idle_ns;
+        if over {
+            self.idle_ns = now.plus(self.idle).mono_ns;
+        }
+        over
     }
 }
 

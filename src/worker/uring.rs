@@ -699,17 +699,20 @@ impl<'r> Backend<'r> {
     /// Moves a drain on; true when nothing is left, or the deadline is over.
     fn drained(&mut self, now: Now) -> bool {
         let Some(drain) = &mut self.drain else { return false };
-        let late = drain.is_late(now);
-        if drain.idle_is_over(now) {
-            self.stop_accepting(now);
+        let (late, over) = (drain.is_late(now), drain.idle_is_over(now));
+        let shut = drain.shut || over;
+        let shuts = std::mem::replace(&mut drain.shut, shut) != shut;
+        if over {
             while let Some(key) =
                 self.timers.oldest(Class::Idle).and_then(|index| self.connections.key(index))
             {
                 self.close(key, Reason::Drained, now);
             }
         }
-        let idle_ended = self.drain.as_ref().is_some_and(Drain::idle_ended);
-        late || (idle_ended && self.connections.count() == 0)
+        if shuts {
+            self.stop_accepting(now);
+        }
+        late || (shut && self.connections.count() == 0)
     }
 
     /// Whoever was queued by now was let in by the kernel and is answered; from
