@@ -24,12 +24,11 @@ use self::fragments::{Text, json_string};
 use self::index::push_index;
 use super::catalog::{Catalog, Condition, State};
 pub use super::plan::PlanImage;
-use super::plan::{ExperimentRecord, Header, NONE, TablesBuilder};
+use super::plan::{ExperimentRecord, Header, NONE, TablesBuilder, name_hash};
 use crate::limits::{
     ANSWER_SIZE_MAX, ATTRIBUTE_COUNT_MAX, EXPOSURE_SIZE_MAX, NAME_SIZE_MAX, PLAN_SIZE_MAX,
     UNIT_KIND_COUNT_MAX,
 };
-use xxhash_rust::xxh3::xxh3_64;
 
 /// Where in the experiments file a fault lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -152,7 +151,7 @@ pub fn compile(catalog: &Catalog, source: &[u8]) -> Result<PlanImage, Vec<Compil
     let override_hashes = owners::write_overrides(catalog, &mut variants, &mut tables, &mut text);
 
     let names = |names: &mut dyn Iterator<Item = &str>| -> Vec<u64> {
-        names.map(|name| xxh3_64(name.as_bytes())).collect()
+        names.map(|name| name_hash(name.as_bytes())).collect()
     };
     header.attribute_index =
         push_index(&mut tables.slots, &names(&mut catalog.attributes.iter().map(|a| &*a.name)));

@@ -10,9 +10,10 @@
 //!   blocks and in experiments of a layer.
 
 mod image;
+mod name;
 mod verify;
 
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 pub use self::image::PlanImage;
 use self::image::Tables;
@@ -20,6 +21,8 @@ pub(super) use self::image::{
     AttributeRecord, ExperimentRecord, Header, Index, NONE, OverrideKeyRecord, OverrideRecord, PatternRecord,
     RowBits, Slot, Span, TablesBuilder, UnitKindRecord, VariantRecord,
 };
+use self::name::name_equals;
+pub(super) use self::name::name_hash;
 use super::assignment::{Chosen, Decision, ExperimentIndex, UnitKind, Units};
 use super::attributes::{AttributeIndex, Facts};
 use super::catalog::AttributeKind;
@@ -120,10 +123,11 @@ impl<'p> Plan<'p> {
     }
 
     /// A declared attribute by its name.
+    #[inline]
     pub fn attribute(&self, name: &str) -> Option<(AttributeIndex, AttributeKind)> {
         let attributes = self.tables.attributes;
-        let index = self.find(self.header.attribute_index, xxh3_64(name.as_bytes()), |index| {
-            self.bytes(attributes[index as usize].name) == name.as_bytes()
+        let index = self.find(self.header.attribute_index, name_hash(name.as_bytes()), |index| {
+            name_equals(self.bytes(attributes[index as usize].name), name.as_bytes())
         })?;
         Some((AttributeIndex(index as u16), kind_of(&attributes[index as usize])))
     }
@@ -146,8 +150,8 @@ impl<'p> Plan<'p> {
     /// A name that a layer or an override uses for units, of experiments of any state.
     pub fn unit_kind(&self, name: &str) -> Option<UnitKind> {
         let kinds = self.tables.kinds;
-        let index = self.find(self.header.kind_index, xxh3_64(name.as_bytes()), |index| {
-            self.bytes(kinds[index as usize].name) == name.as_bytes()
+        let index = self.find(self.header.kind_index, name_hash(name.as_bytes()), |index| {
+            name_equals(self.bytes(kinds[index as usize].name), name.as_bytes())
         })?;
         Some(UnitKind(index as u16))
     }
@@ -155,8 +159,8 @@ impl<'p> Plan<'p> {
     /// An experiment of any state by its name.
     pub fn experiment(&self, name: &str) -> Option<ExperimentIndex> {
         let experiments = self.tables.experiments;
-        self.find(self.header.experiment_index, xxh3_64(name.as_bytes()), |index| {
-            self.bytes(experiments[index as usize].name) == name.as_bytes()
+        self.find(self.header.experiment_index, name_hash(name.as_bytes()), |index| {
+            name_equals(self.bytes(experiments[index as usize].name), name.as_bytes())
         })
         .map(ExperimentIndex)
     }

@@ -10,10 +10,19 @@
 //!   `units` that is no object, or a first value that is refused, does no
 //!   harm if a good one follows. Hence units are gathered and told at the end.
 //!
-//! Strings are searched eight bytes at a time in a plain `u64`: most are
-//! shorter than what makes a vector search worth its call.
+//! A body is mostly strings shorter than sixteen bytes, `", "` and `": "`
+//! between them: those forms are taken in one step each, and every other one
+//! by the plain way behind it. Values are looked at where they stand; a fault
+//! waits in the scanner, so that what its routines return fits in registers.
+
+mod number;
+mod special;
 
 use crate::limits;
+
+use self::number::short_decimal;
+pub(super) use self::number::{number_end, number_value};
+use self::special::first_special;
 
 use super::fields::{Fields, Scalar, ScanFault, Scanned};
 use super::scratch::{Scratch, Text};
@@ -33,66 +42,25 @@ pub fn scan_request<'a, F: Fields<'a>>(
     fields: &mut F,
 ) -> Result<Scanned<'a>, ScanFault<'a>> {
     assert!(scratch.len() >= body.len(), "the scratch is shorter than the body");
-    let text = std::str::from_utf8(body)
-        .map_err(|error| ScanFault::Body { offset: error.valid_up_to(), reason: "not UTF-8" })?;
-    let mut scanner = Scanner { bytes: body, text, at: 0, scratch: Scratch(scratch) };
+    let text = utf8(body)?;
+    let fault = SyntaxFault { offset: 0, reason: "" };
+    let mut scanner = Scanner { text, scratch: Scratch(scratch), fault };
     let mut units = UnitList::default();
-    let mut units_seen = false;
-    let mut units_fault = None;
-    let mut attributes_fault = None;
-    let mut context: &[u8] = b"";
-    scanner.skip_space();
-    if scanner.peek() != b'{' {
-        return Err(scanner.fault("a JSON object is expected").into());
-    }
-    scanner.at += 1;
-    let mut first = true;
-    while let Some(name) = scanner.next_name(&mut first)? {
-        let value_at = scanner.at;
-        let is_object = scanner.peek() == b'{';
-        match name {
-            "units" => {
-                units.clear();
-                units_seen = true;
-                units_fault = None;
-                if is_object {
-                    scanner.units(&mut units)?;
-                } else {
-                    units_fault = Some(SyntaxFault { offset: value_at, reason: "`units` must be an object" });
-                    scanner.skip_value(1)?;
-                }
-            }
-            "attributes" => {
-                fields.attributes_begin();
-                attributes_fault = None;
-                context = b"";
-                if is_object {
-                    scanner.attributes(fields)?;
-                    context = &body[value_at..scanner.at];
-                } else {
-                    attributes_fault =
-                        Some(SyntaxFault { offset: value_at, reason: "`attributes` must be an object" });
-                    scanner.skip_value(1)?;
-                }
-            }
-            _ => scanner.skip_value(1)?,
+    match scanner.body(&mut units, fields) {
+        Ok(context) => {
+            units.tell(fields)?;
+            Ok(Scanned { context, payloads: false, exposure: true })
         }
+        Err(Stop) => Err(scanner.fault.into()),
     }
-    scanner.skip_space();
-    if scanner.at < body.len() {
-        return Err(scanner.fault("text behind the object").into());
-    }
-    if !units_seen {
-        return Err(scanner.fault("`units` is missing").into());
-    }
-    if let Some(fault) = units_fault {
-        return Err(fault.into());
-    }
-    if let Some(fault) = attributes_fault {
-        return Err(fault.into());
-    }
-    units.tell(fields)?;
-    Ok(Scanned { context, payloads: false, exposure: true })
+}
+
+/// The body as text. All of it is checked here, at once, so strings need not be.
+fn utf8(body: &[u8]) -> Result<&str, ScanFault<'static>> {
+    simdutf8::basic::from_utf8(body).or_else(|_| {
+        std::str::from_utf8(body)
+            .map_err(|error| ScanFault::Body { offset: error.valid_up_to(), reason: "not UTF-8" })
+    })
 }
 
 /// Hands `text`, escaped for the inside of a JSON string, to `push` in pieces.
@@ -122,62 +90,11 @@ pub fn escape(text: &str, mut push: impl FnMut(&[u8])) {
     push(&bytes[from..]);
 }
 
-/// Where the JSON number at the start of `bytes` ends, and whether it is an
-/// integer; `Err` is where the grammar (RFC 8259 6) is broken.
-pub(super) fn number_end(bytes: &[u8]) -> Result<(usize, bool), usize> {
-    let digits = |mut at: usize| {
-        while bytes.get(at).is_some_and(u8::is_ascii_digit) {
-            at += 1;
-        }
-        at
-    };
-    let mut at = usize::from(bytes.first() == Some(&b'-'));
-    at = match bytes.get(at) {
-        Some(b'0') => at + 1,
-        Some(b'1'..=b'9') => digits(at + 1),
-        _ => return Err(at),
-    };
-    let mut integer = true;
-    if bytes.get(at) == Some(&b'.') {
-        integer = false;
-        let end = digits(at + 1);
-        if end == at + 1 {
-            return Err(end);
-        }
-        at = end;
-    }
-    if matches!(bytes.get(at), Some(b'e' | b'E')) {
-        integer = false;
-        let from = at + 1 + usize::from(matches!(bytes.get(at + 1), Some(b'+' | b'-')));
-        let end = digits(from);
-        if end == from {
-            return Err(end);
-        }
-        at = end;
-    }
-    Ok((at, integer))
-}
+/// The scanner is at a fault, which it keeps.
+#[derive(Debug, Clone, Copy)]
+struct Stop;
 
-/// The nearest f64 of a JSON number, or `Other` where it is beyond f64.
-pub(super) fn number_value(token: &str, integer: bool) -> Scalar<'static> {
-    // Up to 15 digits an integer is exact in an f64.
-    if integer && token.len() <= 15 {
-        let (negative, digits) = match token.as_bytes() {
-            [b'-', digits @ ..] => (true, digits),
-            digits => (false, digits),
-        };
-        let sum = digits.iter().fold(0u64, |sum, digit| sum * 10 + u64::from(digit - b'0'));
-        let value = sum as f64;
-        return Scalar::Number(if negative { -value } else { value });
-    }
-    match token.parse::<f64>() {
-        Ok(value) if value.is_finite() => Scalar::Number(value),
-        _ => Scalar::Other,
-    }
-}
-
-/// A fault of the body; becomes [`ScanFault::Body`]. Kept small, because it is
-/// what every routine of the scanner returns.
+/// A fault of the body; becomes [`ScanFault::Body`].
 #[derive(Debug, Clone, Copy)]
 struct SyntaxFault {
     offset: usize,
@@ -198,109 +115,199 @@ struct Nesting {
 
 const _: () = assert!(limits::JSON_DEPTH_MAX <= u64::BITS as usize);
 
+/// What is still to be looked at. It travels by value, so that it stays in
+/// registers where it is looked at most.
+#[derive(Clone, Copy)]
+struct Rest<'a>(&'a str);
+
+impl<'a> Rest<'a> {
+    #[inline(always)]
+    fn bytes(self) -> &'a [u8] {
+        self.0.as_bytes()
+    }
+
+    /// The first byte, or NUL (which begins nothing) at the end.
+    #[inline(always)]
+    fn peek(self) -> u8 {
+        self.bytes().first().copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn begins_with<const SIZE: usize>(self, text: [u8; SIZE]) -> bool {
+        self.bytes().first_chunk() == Some(&text)
+    }
+
+    /// Passes over so many bytes, which have to end where a character does.
+    #[inline(always)]
+    fn pass(&mut self, size: usize) {
+        self.0 = &self.0[size..];
+    }
+
+    #[inline(always)]
+    fn skip_space(&mut self) {
+        while matches!(self.peek(), b' ' | b'\n' | b'\r' | b'\t') {
+            self.pass(1);
+        }
+    }
+}
+
 struct Scanner<'a> {
-    bytes: &'a [u8],
-    /// The same bytes.
+    /// The body.
     text: &'a str,
-    at: usize,
     scratch: Scratch<'a>,
+    /// Where it stopped, once it did.
+    fault: SyntaxFault,
 }
 
 impl<'a> Scanner<'a> {
-    fn fault(&self, reason: &'static str) -> SyntaxFault {
-        SyntaxFault { offset: self.at, reason }
+    /// The offset of what is to be looked at.
+    #[inline(always)]
+    fn offset(&self, rest: Rest<'a>) -> usize {
+        self.text.len() - rest.0.len()
     }
 
-    /// The byte to be looked at, or NUL (which begins nothing) at the end.
-    #[inline]
-    fn peek(&self) -> u8 {
-        self.bytes.get(self.at).copied().unwrap_or(0)
+    #[cold]
+    fn stop(&mut self, rest: Rest<'a>, reason: &'static str) -> Stop {
+        self.stop_at(self.offset(rest), reason)
     }
 
-    #[inline]
-    fn skip_space(&mut self) {
-        while matches!(self.peek(), b' ' | b'\n' | b'\r' | b'\t') {
-            self.at += 1;
+    #[cold]
+    fn stop_at(&mut self, offset: usize, reason: &'static str) -> Stop {
+        self.fault = SyntaxFault { offset, reason };
+        Stop
+    }
+
+    /// The body: tells attributes, gathers units, and returns the context.
+    fn body<F: Fields<'a>>(&mut self, units: &mut UnitList<'a>, fields: &mut F) -> Result<&'a [u8], Stop> {
+        // The offset of a member that is no object.
+        let mut units_fault = None;
+        let mut attributes_fault = None;
+        let mut units_seen = false;
+        let mut context: &[u8] = b"";
+        let mut rest = Rest(self.text);
+        rest.skip_space();
+        if rest.peek() != b'{' {
+            return Err(self.stop(rest, "a JSON object is expected"));
         }
+        rest.pass(1);
+        let mut first = true;
+        while let Some(name) = self.next_member(&mut rest, &mut first)? {
+            let value_at = self.offset(rest);
+            let is_object = rest.peek() == b'{';
+            match self.scratch.borrow(name) {
+                "units" => {
+                    units.clear();
+                    units_seen = true;
+                    units_fault = (!is_object).then_some(value_at);
+                    if is_object {
+                        rest = self.units(rest, units)?;
+                    } else {
+                        rest = self.skip_value(rest, 1)?;
+                    }
+                }
+                "attributes" => {
+                    fields.attributes_begin();
+                    attributes_fault = (!is_object).then_some(value_at);
+                    context = b"";
+                    if is_object {
+                        rest = self.attributes(rest, fields)?;
+                        context = &self.text.as_bytes()[value_at..self.offset(rest)];
+                    } else {
+                        rest = self.skip_value(rest, 1)?;
+                    }
+                }
+                _ => rest = self.skip_value(rest, 1)?,
+            }
+        }
+        rest.skip_space();
+        if !rest.0.is_empty() {
+            return Err(self.stop(rest, "text behind the object"));
+        }
+        if !units_seen {
+            return Err(self.stop(rest, "`units` is missing"));
+        }
+        if let Some(offset) = units_fault {
+            return Err(self.stop_at(offset, "`units` must be an object"));
+        }
+        if let Some(offset) = attributes_fault {
+            return Err(self.stop_at(offset, "`attributes` must be an object"));
+        }
+        Ok(context)
     }
 
-    /// In an object, behind its `{` or a value: the next member's name, with
-    /// `at` at its value; `None` behind its `}`. The name lasts until the
+    /// In an object, behind its `{` or a value: the next member's name, then
+    /// at its value; `None` behind its `}`. The name lasts until the
     /// scratch is used again.
-    #[inline]
-    fn next_member(&mut self, first: &mut bool) -> Result<Option<Text<'a>>, SyntaxFault> {
-        self.skip_space();
-        match self.peek() {
-            b'}' => {
-                self.at += 1;
-                return Ok(None);
+    #[inline(always)]
+    fn next_member(&mut self, rest: &mut Rest<'a>, first: &mut bool) -> Result<Option<Text<'a>>, Stop> {
+        if !*first && rest.begins_with(*b", \"") {
+            rest.pass(3);
+        } else if !self.next_part(rest, b'}', "`,` or `}` is expected", first)? {
+            return Ok(None);
+        } else if rest.peek() != b'"' {
+            return Err(self.stop(*rest, "a member's name is expected"));
+        } else {
+            rest.pass(1);
+        }
+        let name = self.inside_of_string(rest)?;
+        if rest.begins_with(*b": ") {
+            rest.pass(2);
+        } else {
+            rest.skip_space();
+            if rest.peek() != b':' {
+                return Err(self.stop(*rest, "`:` is expected"));
             }
-            b',' if !*first => {
-                self.at += 1;
-                self.skip_space();
-            }
-            _ if *first => {}
-            _ => return Err(self.fault("`,` or `}` is expected")),
+            rest.pass(1);
         }
-        *first = false;
-        if self.peek() != b'"' {
-            return Err(self.fault("a member's name is expected"));
-        }
-        let name = self.string()?;
-        self.skip_space();
-        if self.peek() != b':' {
-            return Err(self.fault("`:` is expected"));
-        }
-        self.at += 1;
-        self.skip_space();
+        rest.skip_space();
         Ok(Some(name))
     }
 
-    /// The same, of a member of the body itself: only the names that count.
-    fn next_name(&mut self, first: &mut bool) -> Result<Option<&'static str>, SyntaxFault> {
-        let Some(name) = self.next_member(first)? else {
-            return Ok(None);
-        };
-        Ok(Some(match self.scratch.borrow(name) {
-            "units" => "units",
-            "attributes" => "attributes",
-            _ => "",
-        }))
+    /// In an array, behind its `[` or an element: is there another, then at it?
+    #[inline(always)]
+    fn next_element(&mut self, rest: &mut Rest<'a>, first: &mut bool) -> Result<bool, Stop> {
+        self.next_part(rest, b']', "`,` or `]` is expected", first)
     }
 
-    /// In an array, behind its `[` or an element: is there another, with `at` at it?
-    #[inline]
-    fn next_element(&mut self, first: &mut bool) -> Result<bool, SyntaxFault> {
-        self.skip_space();
-        match self.peek() {
-            b']' => {
-                self.at += 1;
-                return Ok(false);
-            }
-            b',' if !*first => {
-                self.at += 1;
-                self.skip_space();
-            }
-            _ if *first => {}
-            _ => return Err(self.fault("`,` or `]` is expected")),
+    /// In a container that `close` ends, behind its opening or a part: is there
+    /// another, then at it?
+    #[inline(always)]
+    fn next_part(
+        &mut self,
+        rest: &mut Rest<'a>,
+        close: u8,
+        expected: &'static str,
+        first: &mut bool,
+    ) -> Result<bool, Stop> {
+        rest.skip_space();
+        let next = rest.peek();
+        if next == close {
+            rest.pass(1);
+            return Ok(false);
         }
-        *first = false;
+        if !std::mem::take(first) {
+            if next != b',' {
+                return Err(self.stop(*rest, expected));
+            }
+            rest.pass(1);
+            rest.skip_space();
+        }
         Ok(true)
     }
 
-    fn units(&mut self, units: &mut UnitList<'a>) -> Result<(), SyntaxFault> {
-        self.at += 1;
+    fn units(&mut self, mut rest: Rest<'a>, units: &mut UnitList<'a>) -> Result<Rest<'a>, Stop> {
+        rest.pass(1);
         let mut first = true;
-        while let Some(name) = self.next_member(&mut first)? {
+        while let Some(name) = self.next_member(&mut rest, &mut first)? {
             let name = self.scratch.hold(name);
-            match self.peek() {
+            match rest.peek() {
                 b'"' => {
-                    let value = self.string()?;
+                    let value = self.string(&mut rest)?;
                     let value = self.scratch.hold(value);
                     units.set_text(name, value);
                 }
                 b'-' | b'0'..=b'9' => {
-                    let (token, integer) = self.number()?;
+                    let (token, integer) = self.number(&mut rest)?;
                     if integer {
                         units.set_text(name, token);
                     } else {
@@ -308,115 +315,123 @@ impl<'a> Scanner<'a> {
                     }
                 }
                 b'n' => {
-                    self.skip_value(2)?;
+                    rest = self.skip_value(rest, 2)?;
                     units.set_text(name, "");
                 }
                 _ => {
-                    self.skip_value(2)?;
+                    rest = self.skip_value(rest, 2)?;
                     units.set_refused(name);
                 }
             }
         }
-        Ok(())
+        Ok(rest)
     }
 
-    fn attributes<F: Fields<'a>>(&mut self, fields: &mut F) -> Result<(), SyntaxFault> {
-        self.at += 1;
+    fn attributes<F: Fields<'a>>(&mut self, mut rest: Rest<'a>, fields: &mut F) -> Result<Rest<'a>, Stop> {
+        rest.pass(1);
         let mut first = true;
-        while let Some(name) = self.next_member(&mut first)? {
+        while let Some(name) = self.next_member(&mut rest, &mut first)? {
             let Some(slot) = fields.attribute(self.scratch.borrow(name)) else {
-                self.skip_value(2)?;
+                rest = self.skip_value(rest, 2)?;
                 continue;
             };
-            match self.peek() {
+            match rest.peek() {
                 b'"' => {
-                    let value = self.string()?;
+                    let value = self.string(&mut rest)?;
                     fields.value(slot, Scalar::Text(self.scratch.borrow(value)));
                 }
                 b'-' | b'0'..=b'9' => {
-                    let (token, integer) = self.number()?;
-                    fields.value(slot, number_value(token, integer));
+                    let value = match short_decimal(rest.bytes()) {
+                        Some((value, size)) => {
+                            rest.pass(size);
+                            Scalar::Number(value)
+                        }
+                        None => number_value(self.number(&mut rest)?.0),
+                    };
+                    fields.value(slot, value);
                 }
                 b'[' => {
                     fields.list_begin(slot);
-                    let all_strings = self.list(slot, fields)?;
+                    let all_strings = self.list(&mut rest, slot, fields)?;
                     fields.list_end(slot, all_strings);
                 }
                 b't' => {
-                    self.word(b"true")?;
+                    self.word(&mut rest, *b"true")?;
                     fields.value(slot, Scalar::Bool(true));
                 }
                 b'f' => {
-                    self.word(b"false")?;
+                    self.word(&mut rest, *b"false")?;
                     fields.value(slot, Scalar::Bool(false));
                 }
                 b'n' => {
-                    self.word(b"null")?;
+                    self.word(&mut rest, *b"null")?;
                     fields.value(slot, Scalar::Null);
                 }
                 _ => {
-                    self.skip_value(2)?;
+                    rest = self.skip_value(rest, 2)?;
                     fields.value(slot, Scalar::Other);
                 }
             }
         }
-        Ok(())
+        Ok(rest)
     }
 
     /// A list's elements; is every one a string?
-    fn list<F: Fields<'a>>(&mut self, slot: u16, fields: &mut F) -> Result<bool, SyntaxFault> {
-        self.at += 1;
+    #[inline(always)]
+    fn list<F: Fields<'a>>(&mut self, rest: &mut Rest<'a>, slot: u16, fields: &mut F) -> Result<bool, Stop> {
+        rest.pass(1);
         let mut first = true;
         let mut all_strings = true;
-        while self.next_element(&mut first)? {
-            if self.peek() == b'"' {
-                let item = self.string()?;
+        while self.next_element(rest, &mut first)? {
+            if rest.peek() == b'"' {
+                let item = self.string(rest)?;
                 fields.list_item(slot, self.scratch.borrow(item));
             } else {
                 all_strings = false;
-                self.skip_value(3)?;
+                *rest = self.skip_value(*rest, 3)?;
             }
         }
         Ok(all_strings)
     }
 
     /// Checks a value that lies in `depth` containers, and passes over it.
-    fn skip_value(&mut self, depth: usize) -> Result<(), SyntaxFault> {
+    #[inline(never)]
+    fn skip_value(&mut self, mut rest: Rest<'a>, depth: usize) -> Result<Rest<'a>, Stop> {
         let mut nesting = Nesting { objects: 0, depth: 0 };
         loop {
             // At a value.
             let mut opened = false;
-            match self.peek() {
+            match rest.peek() {
                 b'"' => {
-                    self.string()?;
+                    self.string(&mut rest)?;
                 }
                 b'-' | b'0'..=b'9' => {
-                    self.number()?;
+                    self.number(&mut rest)?;
                 }
                 open @ (b'{' | b'[') => {
                     if depth + nesting.depth >= limits::JSON_DEPTH_MAX {
-                        return Err(self.fault("nested too deep"));
+                        return Err(self.stop(rest, "nested too deep"));
                     }
                     nesting.objects = nesting.objects << 1 | u64::from(open == b'{');
                     nesting.depth += 1;
-                    self.at += 1;
+                    rest.pass(1);
                     opened = true;
                 }
-                b't' => self.word(b"true")?,
-                b'f' => self.word(b"false")?,
-                b'n' => self.word(b"null")?,
-                _ => return Err(self.fault("a value is expected")),
+                b't' => self.word(&mut rest, *b"true")?,
+                b'f' => self.word(&mut rest, *b"false")?,
+                b'n' => self.word(&mut rest, *b"null")?,
+                _ => return Err(self.stop(rest, "a value is expected")),
             }
             // Behind a value, or in a container just opened: out of all that
             // end here, to the next value.
             loop {
                 if nesting.depth == 0 {
-                    return Ok(());
+                    return Ok(rest);
                 }
                 let more = if nesting.objects & 1 == 1 {
-                    self.next_member(&mut opened)?.is_some()
+                    self.next_member(&mut rest, &mut opened)?.is_some()
                 } else {
-                    self.next_element(&mut opened)?
+                    self.next_element(&mut rest, &mut opened)?
                 };
                 if more {
                     break;
@@ -428,83 +443,90 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn word(&mut self, word: &'static [u8]) -> Result<(), SyntaxFault> {
-        if !self.bytes[self.at..].starts_with(word) {
-            return Err(self.fault("a value is expected"));
+    #[inline(always)]
+    fn word<const SIZE: usize>(&mut self, rest: &mut Rest<'a>, word: [u8; SIZE]) -> Result<(), Stop> {
+        if !rest.begins_with(word) {
+            return Err(self.stop(*rest, "a value is expected"));
         }
-        self.at += word.len();
+        rest.pass(SIZE);
         Ok(())
     }
 
-    fn number(&mut self) -> Result<(&'a str, bool), SyntaxFault> {
-        let from = self.at;
-        match number_end(&self.bytes[from..]) {
+    #[inline(always)]
+    fn number(&mut self, rest: &mut Rest<'a>) -> Result<(&'a str, bool), Stop> {
+        match number_end(rest.bytes()) {
             Ok((size, integer)) => {
-                self.at += size;
-                Ok((&self.text[from..self.at], integer))
+                let (token, behind) = rest.0.split_at(size);
+                rest.0 = behind;
+                Ok((token, integer))
             }
-            Err(at) => {
-                self.at += at;
-                Err(self.fault("a number is malformed"))
-            }
-        }
-    }
-
-    /// A string, `at` at its opening quote; behind its closing one after.
-    #[inline]
-    fn string(&mut self) -> Result<Text<'a>, SyntaxFault> {
-        let from = self.at + 1;
-        match first_special(&self.bytes[from..]) {
-            Some(size) if self.bytes[from + size] == b'"' => {
-                self.at = from + size + 1;
-                Ok(Text::Plain(&self.text[from..from + size]))
-            }
-            Some(size) => self.escaped_string(from, size),
-            None => {
-                self.at = self.bytes.len();
-                Err(self.fault("a string has no end"))
+            Err(size) => {
+                rest.pass(size);
+                Err(self.stop(*rest, "a number is malformed"))
             }
         }
     }
 
-    /// A string that begins at `from` and is plain for `plain_size` bytes.
-    /// Unescaped is never longer than escaped, so the scratch suffices: of
-    /// the body's length, no byte is needed twice.
+    /// A string, at its opening quote; behind its closing one after.
+    #[inline(always)]
+    fn string(&mut self, rest: &mut Rest<'a>) -> Result<Text<'a>, Stop> {
+        rest.pass(1);
+        self.inside_of_string(rest)
+    }
+
+    /// The same, behind its opening quote.
+    #[inline(always)]
+    fn inside_of_string(&mut self, rest: &mut Rest<'a>) -> Result<Text<'a>, Stop> {
+        let inside = rest.0;
+        match first_special(inside.as_bytes()) {
+            Some(size) if inside.as_bytes()[size] == b'"' => {
+                rest.0 = &inside[size + 1..];
+                Ok(Text::Plain(&inside[..size]))
+            }
+            found => {
+                let (text, behind) = self.unplain_string(*rest, found)?;
+                *rest = behind;
+                Ok(text)
+            }
+        }
+    }
+
+    /// The rest of a string that does not end where its plain text does, of
+    /// which so many bytes follow. Unescaped is never longer than escaped, so
+    /// the scratch suffices: of the body's length, no byte is needed twice.
     #[cold]
-    fn escaped_string(&mut self, from: usize, plain_size: usize) -> Result<Text<'a>, SyntaxFault> {
+    fn unplain_string(
+        &mut self,
+        mut rest: Rest<'a>,
+        mut plain_size: Option<usize>,
+    ) -> Result<(Text<'a>, Rest<'a>), Stop> {
         let mut written = 0;
-        let mut plain = from..from + plain_size;
-        loop {
-            let piece = &self.bytes[plain.clone()];
-            self.scratch.0[written..written + piece.len()].copy_from_slice(piece);
-            written += piece.len();
-            self.at = plain.end;
-            match self.bytes[self.at] {
+        while let Some(size) = plain_size {
+            let plain = &rest.bytes()[..size];
+            self.scratch.0[written..written + size].copy_from_slice(plain);
+            written += size;
+            rest.pass(size);
+            match rest.peek() {
                 b'"' => {
-                    self.at += 1;
-                    return Ok(Text::Written(written));
+                    rest.pass(1);
+                    return Ok((Text::Written(written), rest));
                 }
                 b'\\' => {
-                    let character = self.escape_sequence()?;
+                    let character = self.escape_sequence(&mut rest)?;
                     written += character.encode_utf8(&mut self.scratch.0[written..]).len();
                 }
-                _ => return Err(self.fault("a control character in a string")),
+                _ => return Err(self.stop(rest, "a control character in a string")),
             }
-            let rest = &self.bytes[self.at..];
-            let Some(size) = first_special(rest) else {
-                self.at = self.bytes.len();
-                return Err(self.fault("a string has no end"));
-            };
-            plain = self.at..self.at + size;
+            plain_size = first_special(rest.bytes());
         }
+        Err(self.stop_at(self.text.len(), "a string has no end"))
     }
 
-    /// `at` at a backslash; behind the sequence after.
-    fn escape_sequence(&mut self) -> Result<char, SyntaxFault> {
-        let sequence_at = self.at;
-        let lone = SyntaxFault { offset: sequence_at, reason: "a lone surrogate" };
-        self.at += 1;
-        let character = match self.peek() {
+    /// At a backslash; behind the sequence after.
+    fn escape_sequence(&mut self, rest: &mut Rest<'a>) -> Result<char, Stop> {
+        let sequence_at = self.offset(*rest);
+        rest.pass(1);
+        let character = match rest.peek() {
             b'"' => '"',
             b'\\' => '\\',
             b'/' => '/',
@@ -513,69 +535,40 @@ impl<'a> Scanner<'a> {
             b'n' => '\n',
             b'r' => '\r',
             b't' => '\t',
-            b'u' => {
-                let unit = self.four_digits()?;
-                if !(0xD800..0xE000).contains(&unit) {
-                    return char::from_u32(unit).ok_or(lone);
-                }
-                // RFC 8259 7: a high surrogate and at once its low one.
-                if unit >= 0xDC00 || !self.bytes[self.at..].starts_with(b"\\u") {
-                    return Err(lone);
-                }
-                self.at += 1;
-                let low = self.four_digits()?;
-                if !(0xDC00..0xE000).contains(&low) {
-                    return Err(lone);
-                }
-                return char::from_u32(0x10000 + ((unit - 0xD800) << 10) + (low - 0xDC00)).ok_or(lone);
-            }
-            _ => {
-                self.at = sequence_at;
-                return Err(self.fault("an escape that JSON does not have"));
-            }
+            b'u' => return self.escaped_code_point(rest, sequence_at),
+            _ => return Err(self.stop_at(sequence_at, "an escape that JSON does not have")),
         };
-        self.at += 1;
+        rest.pass(1);
         Ok(character)
     }
 
-    /// `at` at the `u` of `\uXXXX`; behind it after.
-    fn four_digits(&mut self) -> Result<u32, SyntaxFault> {
-        self.at += 1;
+    /// At the `u` of a sequence that begins at `sequence_at`.
+    fn escaped_code_point(&mut self, rest: &mut Rest<'a>, sequence_at: usize) -> Result<char, Stop> {
+        let mut code_point = self.four_digits(rest)?;
+        // RFC 8259 7: a high surrogate and at once its low one.
+        if (0xD800..0xDC00).contains(&code_point) && rest.begins_with(*b"\\u") {
+            rest.pass(1);
+            let low = self.four_digits(rest)?;
+            if (0xDC00..0xE000).contains(&low) {
+                code_point = 0x10000 + ((code_point - 0xD800) << 10) + (low - 0xDC00);
+            }
+        }
+        char::from_u32(code_point).ok_or_else(|| self.stop_at(sequence_at, "a lone surrogate"))
+    }
+
+    /// At the `u` of `\uXXXX`; behind it after.
+    fn four_digits(&mut self, rest: &mut Rest<'a>) -> Result<u32, Stop> {
+        rest.pass(1);
         let mut unit = 0;
         for _ in 0..4 {
-            let Some(digit) = char::from(self.peek()).to_digit(16) else {
-                return Err(self.fault("four hexadecimal digits are expected"));
+            let Some(digit) = char::from(rest.peek()).to_digit(16) else {
+                return Err(self.stop(*rest, "four hexadecimal digits are expected"));
             };
             unit = unit << 4 | digit;
-            self.at += 1;
+            rest.pass(1);
         }
         Ok(unit)
     }
-}
-
-/// The first byte that does not stand for itself inside a JSON string: `"`,
-/// `\`, or a control character.
-#[inline]
-fn first_special(bytes: &[u8]) -> Option<usize> {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const TOPS: u64 = 0x8080_8080_8080_8080;
-    let mut at = 0;
-    // In each term the lowest flagged byte is a true one: a borrow only ever
-    // comes from a flagged byte below.
-    while let Some(chunk) = bytes[at..].first_chunk::<8>() {
-        let word = u64::from_le_bytes(*chunk);
-        let quotes = word ^ (ONES * b'"' as u64);
-        let slashes = word ^ (ONES * b'\\' as u64);
-        let special = (word.wrapping_sub(ONES * 0x20) & !word)
-            | (quotes.wrapping_sub(ONES) & !quotes)
-            | (slashes.wrapping_sub(ONES) & !slashes);
-        let special = special & TOPS;
-        if special != 0 {
-            return Some(at + (special.trailing_zeros() / 8) as usize);
-        }
-        at += 8;
-    }
-    bytes[at..].iter().position(|&byte| byte < 0x20 || byte == b'"' || byte == b'\\').map(|found| at + found)
 }
 
 #[cfg(test)]

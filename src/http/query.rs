@@ -223,7 +223,7 @@ impl<'a> QueryScan<'a> {
         let value = self.texts.borrow(value);
         let scalar = match shape {
             Shape::Number => match json::number_end(value.as_bytes()) {
-                Ok((end, integer)) if end == value.len() => Some(json::number_value(value, integer)),
+                Ok((end, _)) if end == value.len() => Some(json::number_value(value)),
                 _ => None,
             },
             Shape::Bool => truth(|word| value == word).map(Scalar::Bool),

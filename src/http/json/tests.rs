@@ -386,24 +386,8 @@ fn white_space_is_jsons_own() {
     }
 }
 
-/// [`first_special`], plainly.
-fn plain_first_special(bytes: &[u8]) -> Option<usize> {
-    bytes.iter().position(|&byte| byte < 0x20 || byte == b'"' || byte == b'\\')
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4000))]
-    #[test]
-    fn the_search_by_words_finds_what_the_search_by_bytes_finds(
-        bytes in proptest::collection::vec(prop_oneof![
-            8 => any::<u8>(),
-            8 => 0x20..0x7Fu8,
-            1 => prop::sample::select(vec![b'"', b'\\', 0, 0x1F, 0x20, 0x21, 0x5B, 0x5D, 0x80, 0xA2, 0xDC, 0xFF]),
-        ], 0..40)
-    ) {
-        prop_assert_eq!(first_special(&bytes), plain_first_special(&bytes));
-    }
-
     #[test]
     fn what_is_escaped_reads_back_the_same(text in any::<String>()) {
         let mut bytes = b"{\"units\":{},\"attributes\":{\"a\":\"".to_vec();
