@@ -13,7 +13,7 @@ use crate::limits::{NAME_SIZE_MAX, UNIT_VALUE_SIZE_MAX};
 pub const SEPARATOR: u8 = b':';
 /// Where the unit begins in [`Salted`]'s buffer: behind the longest salt and the separator.
 const UNIT_START: usize = NAME_SIZE_MAX + 1 + (64 - (NAME_SIZE_MAX + 1) % 64);
-/// Prefixes up to this size are copied as one block of a fixed size.
+/// Prefixes up to this size are hashed without being put before the unit.
 pub const PREFIX_INLINE_SIZE: usize = 32;
 
 /// The hash of a unit under a salt.
@@ -52,9 +52,9 @@ pub(super) fn reduce_by(hash: u64, bucket_count: u32, reciprocal: u64) -> u32 {
 
 /// One unit to be hashed under many salts.
 ///
-/// Most salted units have 17 to 32 bytes. XXH3 then looks at the first 16 and at
-/// the last 16, which are shifted together in registers. For all others the unit
-/// is written once, and each salt before it:
+/// Prefixes (`salt:`) of one size make texts of one [`Shape`], which is worked
+/// out once and then serves every such prefix. A text too short or too long for
+/// that is put together: the unit is written once, and each prefix before it.
 ///
 /// ```text
 ///            UNIT_START
@@ -65,16 +65,12 @@ pub(super) fn reduce_by(hash: u64, bucket_count: u32, reciprocal: u64) -> u32 {
 pub struct Salted {
     buffer: [u8; UNIT_START + UNIT_VALUE_SIZE_MAX],
     end: usize,
-    /// The unit's first 16 bytes, the first one lowest.
-    first: u128,
-    /// Its last 16, the last one highest.
-    last: u128,
 }
 
 impl Salted {
     /// With an empty unit.
     pub fn new() -> Salted {
-        Salted { buffer: [0; UNIT_START + UNIT_VALUE_SIZE_MAX], end: UNIT_START, first: 0, last: 0 }
+        Salted { buffer: [0; UNIT_START + UNIT_VALUE_SIZE_MAX], end: UNIT_START }
     }
 
     /// Takes the next unit. No request carries one longer than `UNIT_VALUE_SIZE_MAX`.
@@ -83,40 +79,138 @@ impl Salted {
         assert!(unit.len() <= UNIT_VALUE_SIZE_MAX, "a unit longer than {UNIT_VALUE_SIZE_MAX} bytes");
         self.end = UNIT_START + unit.len();
         self.buffer[UNIT_START..self.end].copy_from_slice(unit.as_bytes());
-        let size = unit.len().min(16);
-        // What was in the buffer behind or before the unit is shifted out.
-        let unused = 8 * (16 - size as u32);
-        let first = read_128(&self.buffer, UNIT_START).checked_shl(unused).unwrap_or(0);
-        self.first = first.checked_shr(unused).unwrap_or(0);
-        let last = read_128(&self.buffer, self.end - 16).checked_shr(unused).unwrap_or(0);
-        self.last = last.checked_shl(unused).unwrap_or(0);
-    }
-
-    /// The hash under a prefix (`salt:`) that lies right-aligned in a block of zeros.
-    #[inline(always)]
-    pub fn hash_inline(&mut self, prefix: &[u8; PREFIX_INLINE_SIZE], prefix_size: usize) -> u64 {
-        let unit_size = self.end - UNIT_START;
-        let size = prefix_size + unit_size;
-        if !(17..=32).contains(&size) {
-            self.buffer[UNIT_START - PREFIX_INLINE_SIZE..UNIT_START].copy_from_slice(prefix);
-            return xxh3_64(&self.buffer[UNIT_START - prefix_size.min(PREFIX_INLINE_SIZE)..self.end]);
-        }
-        let tail = read_128(prefix, PREFIX_INLINE_SIZE - 16);
-        let first = if prefix_size >= 16 {
-            read_128(prefix, PREFIX_INLINE_SIZE - prefix_size)
-        } else {
-            tail >> (8 * (16 - prefix_size)) | self.first << (8 * prefix_size)
-        };
-        let last = tail.checked_shr(8 * unit_size as u32).unwrap_or(0) | self.last;
-        hash_17_to_32(size, first, last)
     }
 
     /// The hash under a prefix of any size up to the longest salt's.
-    pub fn hash_long(&mut self, prefix: &[u8]) -> u64 {
+    pub fn hash(&mut self, prefix: &[u8]) -> u64 {
         let start = UNIT_START - prefix.len();
         self.buffer[start..UNIT_START].copy_from_slice(prefix);
         xxh3_64(&self.buffer[start..self.end])
     }
+
+    /// What the texts of all prefixes of this size have in common.
+    pub(super) fn shape(&mut self, prefix_size: usize) -> Shape {
+        let size = prefix_size + self.end - UNIT_START;
+        let mut shape = Shape { prefix_size, ..Shape::default() };
+        if prefix_size > PREFIX_INLINE_SIZE || !(17..=SHAPED_SIZE_MAX).contains(&size) {
+            return shape;
+        }
+        shape.is_used = true;
+        shape.base = (size as u64).wrapping_mul(PRIME_1);
+        // Zeros where the prefix will be, so that it can be put in by `xor`.
+        let text_start = UNIT_START - prefix_size;
+        self.buffer[text_start..UNIT_START].fill(0);
+        for pair in 0..size.div_ceil(32) {
+            for (start, secret) in
+                [(16 * pair, SECRET[2 * pair]), (size - 16 * (pair + 1), SECRET[2 * pair + 1])]
+            {
+                let unit = read_128(&self.buffer, text_start + start) ^ secret;
+                if start >= prefix_size {
+                    shape.base = shape.base.wrapping_add(mix(unit));
+                } else if start > 0 || prefix_size < HEAD_SIZE {
+                    let shared = 8 * (prefix_size - start).min(16) as u32;
+                    let prefix_mask = u128::MAX >> (128 - shared);
+                    shape.lanes[shape.lane_count] = Lane { start, prefix_mask, unit };
+                    shape.lane_count += 1;
+                }
+            }
+        }
+        shape
+    }
+}
+
+/// The longest text that [`Shape`] hashes: up to here XXH3 is a sum over lanes.
+const SHAPED_SIZE_MAX: usize = 128;
+/// The first 128 bytes of XXH3's secret, as it is laid over the lanes of a text:
+/// the first 16 bytes, the last 16, the second 16, the last but one …
+const SECRET: [u128; 8] = [
+    0x1CAD_21F7_2C81_017C_BE4B_A423_396C_FEB8,
+    0x1F67_B3B7_A4A4_4072_DB97_9083_E96D_D4DE,
+    0x2172_FFCC_7DD0_5A82_78E5_C0CC_4EE6_79CB,
+    0x4C26_3A81_E690_35E0_8E24_43F7_7446_08B8,
+    0xA32E_531B_8B65_D088_CB00_C391_BB52_283C,
+    0xD8AC_DEA9_46EF_1938_4EF9_0DA2_9748_6471,
+    0x1D4F_0BC7_C7BB_DCF9_3F34_9CE3_3F76_FAA8,
+    0x6473_78D9_C97E_9FC8_3159_B4CD_4BE0_518A,
+];
+const PRIME_1: u64 = 0x9E37_79B1_85EB_CA87;
+const PRIME_MIX: u64 = 0x1656_6791_9E37_79F9;
+/// Of a prefix that has as many bytes, the first make a lane that no unit changes.
+const HEAD_SIZE: usize = 16;
+/// Lanes of a text that hold bytes of a prefix, the head's apart: two from the
+/// front and two from the back.
+const LANE_COUNT_MAX: usize = 4;
+
+/// 16 bytes of a text as XXH3 takes them in.
+#[derive(Debug, Clone, Copy, Default)]
+struct Lane {
+    /// Where they begin, in the text and so in the prefix.
+    start: usize,
+    /// Which bits are the prefix's.
+    prefix_mask: u128,
+    /// The unit's bytes, if any, and the secret.
+    unit: u128,
+}
+
+/// How one unit is hashed under every prefix of one size.
+///
+/// Of a text of 17 to 128 bytes XXH3 adds up a product for each of some lanes, 16
+/// bytes each, counted from the text's both ends; for one of 29 bytes:
+///
+/// ```text
+/// h o m e - 7 f 3 a - 0 1 2 3 4 5 6 7 8 9 : 3 4 4 3 8 8 0 1
+/// └──────────── head ───────────┘     the prefix alone: made with the plan
+///                           └──────────── lane ───────────┘     prefix and unit
+/// ```
+/// Lanes of the unit alone are summed up in `base`; in the others the unit's part
+/// waits for the prefix's.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Shape {
+    prefix_size: usize,
+    /// Whether texts of this size are hashed so.
+    is_used: bool,
+    base: u64,
+    lane_count: usize,
+    lanes: [Lane; LANE_COUNT_MAX],
+}
+
+impl Shape {
+    /// The size of the prefixes it is for.
+    #[inline(always)]
+    pub fn prefix_size(&self) -> usize {
+        self.prefix_size
+    }
+
+    /// The hash under a prefix that `block` begins with, and its [`head`]; none
+    /// where the text must be put together.
+    #[inline(always)]
+    pub fn hash(&self, block: &[u8; BLOCK_SIZE], head: u64) -> Option<u64> {
+        if !self.is_used {
+            return None;
+        }
+        let mut sum = self.base.wrapping_add(head);
+        for lane in self.lanes.iter().take(self.lane_count) {
+            // `start` is below `PREFIX_INLINE_SIZE`: the remainder tells the compiler.
+            let prefix = read_128(block, lane.start % PREFIX_INLINE_SIZE);
+            sum = sum.wrapping_add(mix(prefix & lane.prefix_mask ^ lane.unit));
+        }
+        let mixed = (sum ^ sum >> 37).wrapping_mul(PRIME_MIX);
+        Some(mixed ^ mixed >> 32)
+    }
+}
+
+/// What follows a prefix in its block does not matter, but must be there.
+pub(super) const BLOCK_SIZE: usize = PREFIX_INLINE_SIZE + 16;
+
+/// What a prefix's first lane adds to every hash under it; 0 if it has none of its own.
+pub(super) fn head(prefix: &[u8]) -> u64 {
+    if prefix.len() >= HEAD_SIZE { mix(read_128(prefix, 0) ^ SECRET[0]) } else { 0 }
+}
+
+#[inline(always)]
+fn mix(lane: u128) -> u64 {
+    let product = u128::from(lane as u64) * (lane >> 64);
+    product as u64 ^ (product >> 64) as u64
 }
 
 #[inline(always)]
@@ -124,26 +218,6 @@ fn read_128(bytes: &[u8], start: usize) -> u128 {
     let mut block = [0; 16];
     block.copy_from_slice(&bytes[start..start + 16]);
     u128::from_le_bytes(block)
-}
-
-/// XXH3's 64 bits of a text of 17 to 32 bytes, by its first and its last 16.
-#[inline(always)]
-fn hash_17_to_32(size: usize, first: u128, last: u128) -> u64 {
-    // The first 32 bytes of XXH3's secret, and two of its primes.
-    const SECRET: [u64; 4] =
-        [0xBE4B_A423_396C_FEB8, 0x1CAD_21F7_2C81_017C, 0xDB97_9083_E96D_D4DE, 0x1F67_B3B7_A4A4_4072];
-    const PRIME_1: u64 = 0x9E37_79B1_85EB_CA87;
-    const PRIME_MIX: u64 = 0x1656_6791_9E37_79F9;
-    let mix = |block: u128, low: u64, high: u64| {
-        let product = u128::from(block as u64 ^ low) * u128::from((block >> 64) as u64 ^ high);
-        product as u64 ^ (product >> 64) as u64
-    };
-    let sum = (size as u64)
-        .wrapping_mul(PRIME_1)
-        .wrapping_add(mix(first, SECRET[0], SECRET[1]))
-        .wrapping_add(mix(last, SECRET[2], SECRET[3]));
-    let mixed = (sum ^ sum >> 37).wrapping_mul(PRIME_MIX);
-    mixed ^ mixed >> 32
 }
 
 impl Default for Salted {
@@ -187,14 +261,35 @@ mod tests {
                 let (salt, unit) = (letters(salt_size), letters(unit_size));
                 let prefix = [salt.as_bytes(), &[SEPARATOR]].concat();
                 salted.set_unit(&unit);
-                assert_eq!(salted.hash_long(&prefix), hash(&salt, &unit));
-                if prefix.len() <= PREFIX_INLINE_SIZE {
-                    let mut block = [0; PREFIX_INLINE_SIZE];
-                    block[PREFIX_INLINE_SIZE - prefix.len()..].copy_from_slice(&prefix);
-                    assert_eq!(salted.hash_inline(&block, prefix.len()), hash(&salt, &unit));
+                assert_eq!(salted.hash(&prefix), hash(&salt, &unit));
+            }
+        }
+    }
+
+    #[test]
+    fn a_shape_hashes_like_salt_and_unit_joined() {
+        let mut salted = Salted::new();
+        let mut shaped_count = 0;
+        for salt_size in 0..PREFIX_INLINE_SIZE + 3 {
+            for unit_size in 1..=SHAPED_SIZE_MAX + 2 {
+                let unit = letters(unit_size);
+                salted.set_unit(&unit);
+                let shape = salted.shape(salt_size + 1);
+                assert_eq!(shape.prefix_size(), salt_size + 1);
+                // More than one salt for a shape; behind the prefix lies anything.
+                for salt in [letters(salt_size), letters(salt_size).to_uppercase()] {
+                    let prefix = [salt.as_bytes(), &[SEPARATOR]].concat();
+                    let mut block = [0xA5; BLOCK_SIZE];
+                    block[..prefix.len()].copy_from_slice(&prefix);
+                    let expected = (prefix.len() <= PREFIX_INLINE_SIZE
+                        && (17..=SHAPED_SIZE_MAX).contains(&(prefix.len() + unit_size)))
+                    .then(|| hash(&salt, &unit));
+                    assert_eq!(shape.hash(&block, head(&prefix)), expected, "{salt_size} {unit_size}");
+                    shaped_count += usize::from(expected.is_some());
                 }
             }
         }
+        assert!(shaped_count > 5000);
     }
 
     #[test]

@@ -262,8 +262,9 @@ impl<'p> Plan<'p> {
                 continue;
             }
             salted.set_unit(value);
+            let mut shape = salted.shape(usize::from(layers[0].prefix_size));
             for layer in layers {
-                let run = layer.run(ends, layer.bucket(salted, text));
+                let run = layer.run(ends, layer.bucket(salted, &mut shape, text));
                 candidates[candidate_count] = run;
                 candidate_count += usize::from(runs[run as usize].experiment != NOBODY);
             }
@@ -332,7 +333,8 @@ impl<'p> Plan<'p> {
         let layer = layers.get(record.layer as usize)?;
         let unit = units.value(UnitKind(record.unit_kind as u16))?;
         decision.salted.set_unit(unit);
-        let run = &runs[layer.run(ends, layer.bucket(&mut decision.salted, text)) as usize];
+        let mut shape = decision.salted.shape(usize::from(layer.prefix_size));
+        let run = &runs[layer.run(ends, layer.bucket(&mut decision.salted, &mut shape, text)) as usize];
         let takes_part = run.experiment == experiment.0 && segment::holds(leaves, facts.words(), run.entry);
         takes_part.then_some(run.variant)
     }

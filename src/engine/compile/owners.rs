@@ -27,6 +27,8 @@ pub(super) fn write_layers(
     for (index, layer) in catalog.layers.iter().enumerate() {
         layers[layer.unit_kind].push(index);
     }
+    // Those whose salts have one size together: their hashes share a `Shape`.
+    layers.iter_mut().for_each(|layers| layers.sort_by_key(|&layer| catalog.layers[layer].salt.len()));
     for (name, layers) in catalog.unit_kinds.iter().zip(layers) {
         let layer_first = tables.layers.len() as u32;
         for layer in layers {
@@ -92,18 +94,22 @@ fn write_layer(
 
     let prefix = [layer.salt.as_bytes(), &[SEPARATOR]].concat();
     let mut inline = [0; PREFIX_INLINE_SIZE];
-    if prefix.len() <= PREFIX_INLINE_SIZE {
-        inline[PREFIX_INLINE_SIZE - prefix.len()..].copy_from_slice(&prefix);
-    }
+    let head = match inline.get_mut(..prefix.len()) {
+        Some(inline) => {
+            inline.copy_from_slice(&prefix);
+            bucket::head(&prefix)
+        }
+        None => text.push(&prefix).start.into(),
+    };
     tables.layers.push(LayerRecord {
         prefix: inline,
+        head,
         reciprocal: bucket::reciprocal(layer.bucket_count),
-        prefix_start: text.push(&prefix).start,
-        prefix_size: prefix.len() as u32,
         bucket_count: layer.bucket_count,
         tree_first,
         run_first,
-        run_count: run_ends.len() as u32,
+        run_last: (run_ends.len() - 1) as u16,
+        prefix_size: prefix.len() as u16,
     });
 }
 

@@ -5,7 +5,7 @@
 
 use super::image::{Header, Index, NONE, Span, Tables};
 use super::{PlanFault, Slot};
-use crate::engine::bucket::{self, PREFIX_INLINE_SIZE};
+use crate::engine::bucket;
 use crate::engine::catalog::AttributeKind;
 use crate::engine::layer::{LINE_WIDTH, LayerRecord, NOBODY, level_sizes};
 use crate::engine::operator::{MATCHED, Operator};
@@ -108,21 +108,25 @@ impl Verifier<'_, '_> {
     }
 
     fn is_layer(&self, layer: &LayerRecord) -> bool {
-        let prefix_size = layer.prefix_size as usize;
-        let run_count = layer.run_count as usize;
+        let prefix_size = usize::from(layer.prefix_size);
+        let run_count = layer.run_count();
         if !(1..=BUCKET_COUNT_MAX).contains(&layer.bucket_count)
             || layer.reciprocal != bucket::reciprocal(layer.bucket_count)
-            || !(1..=layer.bucket_count).contains(&layer.run_count)
-            || !within(layer.run_first, layer.run_count, self.tables.runs.len())
-            || !within(layer.prefix_start, layer.prefix_size, self.tables.text.len())
+            || run_count > layer.bucket_count as usize
+            || !within(layer.run_first, run_count as u32, self.tables.runs.len())
             || !(1..=NAME_SIZE_MAX + 1).contains(&prefix_size)
         {
             return false;
         }
-        let prefix = &self.tables.text[layer.prefix_start as usize..][..prefix_size];
-        let (padding, inline) = layer.prefix.split_at(PREFIX_INLINE_SIZE.saturating_sub(prefix_size));
-        let prefix_fits =
-            prefix_size > PREFIX_INLINE_SIZE || inline == prefix && padding.iter().all(|&byte| byte == 0);
+        let prefix_fits = match layer.prefix.split_at_checked(prefix_size) {
+            Some((prefix, padding)) => {
+                layer.head == bucket::head(prefix) && padding.iter().all(|&byte| byte == 0)
+            }
+            None => {
+                let start = u32::try_from(layer.head);
+                start.is_ok_and(|start| within(start, prefix_size as u32, self.tables.text.len()))
+            }
+        };
         // Line by line, no bucket leads to a place that is not there.
         let last_bucket = (layer.bucket_count - 1) as u16;
         let sizes = level_sizes(run_count);
