@@ -24,9 +24,9 @@ const BACKENDS: &[&str] = &["epoll", "io_uring"];
 
 /// A POST of the `typical` vectors, head to answer with the exposure in the ring:
 /// measured, and a tenth more.
-const POST_INSTRUCTIONS_MAX: u64 = 49_000;
+const POST_INSTRUCTIONS_MAX: u64 = 40_000;
 /// A GET with six attributes, likewise.
-const GET_INSTRUCTIONS_MAX: u64 = 35_000;
+const GET_INSTRUCTIONS_MAX: u64 = 31_500;
 
 /// Set for the process that callgrind watches: how many requests, and of which kind.
 const COUNT: &str = "SPLITD_COUNTED_REQUESTS";
