@@ -144,7 +144,7 @@ def throughput(arguments):
     size = calibrate(EXPERIMENTS)
     count = arguments.pairs
     load = Load(BODIES, arguments.connections, io=arguments.load_io)
-    uring = splitd_has("io_uring", EXPERIMENTS)
+    uring = splitd_has("io_uring")
     report.head(*HEAD)
     judged = controls(report, load, size, count)
     with contextlib.ExitStack() as stack:
@@ -200,7 +200,7 @@ def connections(arguments):
     with contextlib.ExitStack() as stack:
         run = stack.enter_context
         servers = [run(Splitd(EXPERIMENTS)), run(Floor("epoll", size)), run(Floor("uring", size)), run(sized(Nginx, size))]
-        if splitd_has("io_uring", EXPERIMENTS):
+        if splitd_has("io_uring"):
             servers.insert(1, run(Splitd(EXPERIMENTS, io="io_uring")))
         report.head("connections", *(server.name for server in servers))
         medians = {server.name: [] for server in servers}
@@ -307,7 +307,7 @@ def latency(arguments):
             run(Splitd(EXPERIMENTS, logger="busy", name="splitd, logger busy")),
             run(Splitd(EXPERIMENTS, logger="same", name="splitd, logger as it comes")),
         ]
-        if splitd_has("io_uring", EXPERIMENTS):
+        if splitd_has("io_uring"):
             servers.append(run(Splitd(EXPERIMENTS, io="io_uring", logger="same", name="splitd (io_uring), logger as it comes")))
         taken = in_turns(servers, load, rounds)
         report.head(*LATENCY_HEAD)
