@@ -9,7 +9,7 @@ use crate::limits::EXPOSURE_SIZE_MAX;
 /// Read at once.
 const CHUNK_SIZE: usize = 256 * 1024;
 
-/// How a run of messages ends, for now.
+/// How a run of messages ends, as far as it was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// Behind a whole message.
