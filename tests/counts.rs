@@ -2,19 +2,16 @@
 //! (callgrind), page faults of a worker in its steady state, bytes of memory an
 //! idle connection takes. Allocations are counted in `no_alloc.rs`.
 //!
-//! The instructions are those of a release build; other builds leave that test
-//! out and say so: `cargo test --release --test counts`.
+//! The instructions are those of a release build: `tests/counted` is built for it.
 
-#[path = "../benches/rig.rs"]
-mod rig;
 #[allow(dead_code, reason = "the process tests need all of it")]
 #[path = "process/support.rs"]
 mod support;
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use rig::{DRAIN_EVERY, post, with_rig};
 use support::{Client, Plan, golden, lines, wait_until};
 
 /// Backends that are counted.
@@ -28,24 +25,19 @@ const POST_INSTRUCTIONS_MAX: u64 = 40_000;
 /// A GET with six attributes, likewise.
 const GET_INSTRUCTIONS_MAX: u64 = 31_500;
 
-/// Set for the process that callgrind watches: how many requests, and of which kind.
-const COUNT: &str = "SPLITD_COUNTED_REQUESTS";
-const KIND: &str = "SPLITD_COUNTED_KIND";
-
 #[test]
-#[cfg_attr(
-    debug_assertions,
-    ignore = "instructions are those of a release build: cargo test --release --test counts"
-)]
 fn a_request_stays_within_its_instructions() {
     if Command::new("valgrind").arg("--version").output().is_err() {
         eprintln!("skipped: valgrind is not here");
         return;
     }
+    let program = build_counted();
     for (kind, bound) in [("POST", POST_INSTRUCTIONS_MAX), ("GET", GET_INSTRUCTIONS_MAX)] {
         // Whole rounds of the 300 vectors, less what making the rig takes.
         let (few, many) = (300, 300 + 3000);
-        let count = (instructions(kind, many) - instructions(kind, few)) / (many - few);
+        let [few_instructions, many_instructions] =
+            [few, many].map(|count| instructions(&program, kind, count));
+        let count = (many_instructions - few_instructions) / (many - few);
         eprintln!("{kind}: {count} instructions a request, {bound} at most");
         assert!(count <= bound, "{kind}: {count} instructions a request; {bound} is the bound");
         // A count that is far below its bound no longer guards anything.
@@ -53,48 +45,36 @@ fn a_request_stays_within_its_instructions() {
     }
 }
 
+/// The program that answers from memory, as it would be shipped.
+fn build_counted() -> PathBuf {
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--release", "--locked", "--quiet", "--package", "counted"])
+        .args(["--message-format", "json-render-diagnostics"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    let said = String::from_utf8(built.stdout).unwrap();
+    let messages = said.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let mut programs = messages.filter_map(|message| Some(PathBuf::from(message["executable"].as_str()?)));
+    programs.next().expect("cargo says where the program is")
+}
+
 /// Instructions of a whole process that answers so many requests.
-fn instructions(kind: &str, count: u64) -> u64 {
+fn instructions(program: &Path, kind: &str, count: u64) -> u64 {
     let directory = tempfile::tempdir().unwrap();
     let out = format!("--callgrind-out-file={}", directory.path().join("out").display());
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", &out])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "answers_requests_for_callgrind", "--ignored", "--test-threads=1"])
-        .env(COUNT, count.to_string())
-        .env(KIND, kind)
+        .arg(program)
+        .args([kind, &count.to_string()])
+        .args([golden("typical.experiments.json"), golden("typical.requests.ndjson")])
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stdout));
+    assert!(output.status.success(), "{said}");
     let collected = said.lines().find_map(|line| line.split_once("Collected : "));
     collected.expect("callgrind says what it collected").1.trim().parse().unwrap()
-}
-
-#[test]
-#[ignore = "run by a_request_stays_within_its_instructions, under callgrind"]
-fn answers_requests_for_callgrind() {
-    let Ok(count) = std::env::var(COUNT) else { return };
-    let count: usize = count.parse().unwrap();
-    let requests: Vec<String> = if std::env::var(KIND).unwrap() == "GET" {
-        vec![get()]
-    } else {
-        lines("typical.requests.ndjson").iter().map(|body| post(body)).collect()
-    };
-    let file = std::fs::read_to_string(golden("typical.experiments.json")).unwrap();
-    with_rig(&file, |rig| {
-        // The ring takes them all: a full one would be quicker.
-        assert!(count < 20 * DRAIN_EVERY);
-        for request in requests.iter().cycle().take(count) {
-            assert!(rig.exchange(request.as_bytes()) > 0);
-        }
-    });
-}
-
-fn get() -> String {
-    "GET /v1/assign?user_id=3443880&platform=ios&country=RS&app_version=28.5.4&age=34&is_subscriber=true\
-     &days_since_signup=1277 HTTP/1.1\r\nHost: splitd\r\n\r\n"
-        .to_owned()
 }
 
 // ── Memory ─────────────────────────────────────────────────────────────────
