@@ -15,6 +15,7 @@ import tempfile
 import time
 from urllib.parse import quote
 
+import daemon
 import plot
 from rounds import Load, Pairs, quartiles
 from servers import LOAD_CPU, ROOT, SERVER_CPU, Flask, Floor, Hyper, Nginx, Splitd, binary, sized, splitd_has
@@ -427,12 +428,52 @@ def experiments(arguments):
     report.write()
 
 
+# ── The daemon ─────────────────────────────────────────────────────────────
+
+
+def start(arguments):
+    report = Report(
+        "start",
+        "Start to first answer",
+        "From the exec of `splitd serve` to the first answered decision: the file read, checked and compiled in a process of its "
+        "own, processes forked, rings of 16 MiB touched and locked. The release build, plans in turns; a poll each 0.5 ms.",
+    )
+    with tempfile.TemporaryDirectory() as directory:
+        plans = {"100": EXPERIMENTS}
+        for size in (1000, 10_000):
+            plans[f"{size:,}"] = path = os.path.join(directory, f"{size}.json")
+            subprocess.run([binary("decision"), "--write", path, "--sizes", str(size)], check=True)
+        taken = daemon.start(max(10, arguments.pairs), plans)
+    report.head("experiments", "ms", "goal")
+    for name, values in taken.items():
+        report.row(name, spread(values, 0), "50 (must 200)" if name == "100" else "")
+    report.write()
+
+
+def memory(arguments):
+    report = Report(
+        "memory",
+        "Memory of a worker over ten million users",
+        "Each user asks once by GET over 64 connections; the first million once before, to warm up. The worker's own bytes are "
+        "pages that it alone has (smaps_rollup, private); the resident ones count ring, plan and program too.",
+    )
+    samples = daemon.memory(EXPERIMENTS)
+    report.head("users", "own KiB", "resident KiB")
+    for users, own, resident in samples:
+        report.row(f"{users:,}", own // 1024, resident // 1024)
+    growth = samples[-1][1] - samples[0][1]
+    report.say("", f"Growth of its own over {samples[-1][0]:,} users: {growth} bytes.")
+    report.write()
+
+
 COMMANDS = {
     "throughput": throughput,
     "latency": latency,
     "connections": connections,
     "experiments": experiments,
     "decision": decision,
+    "start": start,
+    "memory": memory,
 }
 
 

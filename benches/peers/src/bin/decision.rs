@@ -1,5 +1,6 @@
 //! Deciding alone, attributes parsed beforehand: splitd beside Unleash's Rust
-//! engine, in turns within one process. One line of JSON for each.
+//! engine, in turns within one process. One line of JSON for each. With
+//! `--write FILE` the generated experiments are written instead.
 //!
 //! What Unleash has no words for is put as near as it goes
 //! - a layer: it has none. Each experiment is a flag with a gradual rollout of
@@ -27,7 +28,7 @@ use unleash_yggdrasil::EngineState;
 use unleash_yggdrasil::state::EnrichedContext;
 
 fn main() -> Result<()> {
-    let options = Options::read(&["cpu", "rounds", "sizes"])?;
+    let options = Options::read(&["cpu", "rounds", "sizes", "write"])?;
     pin(options.text("cpu"))?;
     let rounds = options.get("rounds", 15)?;
     for size in options.text("sizes").unwrap_or("typical,100,1000,10000").split(',') {
@@ -38,7 +39,10 @@ fn main() -> Result<()> {
             generated = experiments_file(&Shape::of(size.parse()?));
             &generated
         };
-        measure(size, file, rounds)?;
+        match options.text("write") {
+            Some(path) => std::fs::write(path, file).with_context(|| path.to_owned())?,
+            None => measure(size, file, rounds)?,
+        }
     }
     Ok(())
 }

@@ -8,6 +8,8 @@
 //!   does. Latency counts from the time a request was *due*; by how much it left
 //!   later than due is the generator's own lateness, and is printed beside it.
 //!
+//! - `--answers N` ends the measuring after so many, if that comes first.
+//!
 //! Prints one line of JSON.
 
 use std::collections::VecDeque;
@@ -39,6 +41,7 @@ const OPTIONS: &[&str] = &[
     "path",
     "pid",
     "limit",
+    "answers",
 ];
 
 fn main() -> Result<()> {
@@ -54,6 +57,7 @@ fn main() -> Result<()> {
     let schedule = Schedule {
         warm: Duration::from_millis(options.get("warm-ms", 150)?),
         measure: Duration::from_millis(options.get("measure-ms", 300)?),
+        answers_max: options.get("answers", u64::MAX)?,
         server: options.text("pid").map(str::parse).transpose()?.map(Pid::from_raw),
     };
     let report = match (rate > 0.0, options.text("io").unwrap_or("epoll")) {
@@ -131,6 +135,7 @@ fn get(target: &str) -> String {
 struct Schedule {
     warm: Duration,
     measure: Duration,
+    answers_max: u64,
     server: Option<Pid>,
 }
 
@@ -180,7 +185,9 @@ impl<'s> Run<'s> {
             }
             return Ok(None);
         };
-        if now - from.at < self.schedule.measure {
+        let is_over =
+            now - from.at >= self.schedule.measure || self.count.answers >= self.schedule.answers_max;
+        if !is_over {
             return Ok(None);
         }
         let to = self.read(now)?;
