@@ -18,8 +18,10 @@ mod check;
 mod events;
 mod explain;
 mod export;
+mod haproxy_servers;
 mod logging;
 mod serve;
+mod settings;
 
 /// splitd: in which A/B experiments is this user, and in which group of each?
 #[derive(Debug, Parser)]
@@ -49,6 +51,8 @@ enum Printing {
     Bucket(bucket::Arguments),
     /// Print the blocks of the running experiments, one JSON object a line
     Export(export::Arguments),
+    /// Print the `server` lines for HAProxy, one for each address
+    HaproxyServers(haproxy_servers::Arguments),
 }
 
 fn run(command: &Printing, out: &mut dyn Write) -> Result<Exit, Failure> {
@@ -57,6 +61,7 @@ fn run(command: &Printing, out: &mut dyn Write) -> Result<Exit, Failure> {
         Printing::Explain(arguments) => explain::run(arguments, out),
         Printing::Bucket(arguments) => bucket::run(arguments, out),
         Printing::Export(arguments) => export::run(arguments, out),
+        Printing::HaproxyServers(arguments) => haproxy_servers::run(arguments, out),
     }
 }
 
@@ -81,7 +86,7 @@ fn print(command: &Printing) -> ExitCode {
         // `splitd export FILE | head` has seen enough.
         Err(Failure::Output(fault)) if fault.kind() == io::ErrorKind::BrokenPipe => Exit::Done.into(),
         Err(failure) => {
-            eprintln!("splitd: {failure}");
+            say(&failure.to_string());
             failure.exit().into()
         }
     }
@@ -126,6 +131,11 @@ impl Failure {
             Failure::Read { .. } | Failure::Output(_) => Exit::System,
         }
     }
+}
+
+/// A word to whoever called.
+fn say(text: &str) {
+    eprintln!("splitd: {text}");
 }
 
 /// A file's bytes; `-` is standard input. Never more than one too many for an

@@ -14,7 +14,9 @@
 mod table;
 mod value;
 
+use std::collections::HashMap;
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -54,6 +56,16 @@ pub enum Route {
     Status,
 }
 
+/// Which TCP ports a pool's workers listen on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Ports {
+    /// All on the same; the kernel spreads connections over them by a hash.
+    #[default]
+    Shared,
+    /// Each on its own, counted up from the address's; the proxy spreads.
+    PerWorker,
+}
+
 /// What is delivered for one exposure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Layout {
@@ -78,6 +90,7 @@ pub enum SinkKind {
 pub struct Pool {
     pub name: String,
     pub listen: Vec<Listen>,
+    pub ports: Ports,
     pub cpus: Cpus,
     pub workers: Option<usize>,
     pub io: Io,
@@ -126,6 +139,30 @@ impl Pool {
         }
         let count = self.workers.unwrap_or(cpus.len());
         Ok(cpus.iter().copied().cycle().take(count).map(Some).collect())
+    }
+
+    /// Where the worker with this number listens, of one of the pool's addresses.
+    /// Port 0 stays 0: the kernel chooses.
+    ///
+    /// # Errors
+    /// Beyond port 65535 there is none.
+    pub fn worker_listen(&self, listen: &Listen, index: usize) -> Result<Listen, Fault> {
+        match listen {
+            Listen::Unix(path) => Ok(Listen::Unix(Listen::unix_path(path, index))),
+            Listen::Tcp(address) if self.ports == Ports::Shared || address.port() == 0 => {
+                Ok(Listen::Tcp(*address))
+            }
+            Listen::Tcp(address) => {
+                let port = usize::from(address.port()) + index;
+                let port = u16::try_from(port).map_err(|_| Fault {
+                    pointer: format!("pool.{}.listen", self.name),
+                    message: format!(
+                        "`{address}` and a port for each worker: worker {index} would have {port}, and 65535 is the last"
+                    ),
+                })?;
+                Ok(Listen::Tcp(SocketAddr::new(address.ip(), port)))
+            }
+        }
     }
 }
 
@@ -547,6 +584,37 @@ pub struct Directories {
 }
 
 impl Settings {
+    /// How many workers each pool has, given the CPUs that this process may run on.
+    ///
+    /// # Errors
+    /// A CPU that is not among them, and two workers of different pools on one address.
+    pub fn worker_counts(&self, available: &[usize]) -> Result<Vec<usize>, Fault> {
+        let mut counts = Vec::new();
+        let mut taken: HashMap<Listen, &str> = HashMap::new();
+        for pool in &self.pools {
+            let count = pool.worker_cpus(available)?.len();
+            counts.push(count);
+            for (listen, index) in
+                pool.listen.iter().flat_map(|listen| (0..count).map(move |index| (listen, index)))
+            {
+                let own = pool.worker_listen(listen, index)?;
+                let chosen = matches!(own, Listen::Tcp(address) if address.port() == 0);
+                let other =
+                    taken.insert(own.clone(), &pool.name).filter(|other| !chosen && *other != pool.name);
+                if let Some(other) = other {
+                    return Err(Fault {
+                        pointer: format!("pool.{}.listen", pool.name),
+                        message: format!(
+                            "`{own}` would be its worker {index}'s, and is one of pool `{other}`'s; with a port for each \
+                             worker a pool takes as many in a row as it has workers"
+                        ),
+                    });
+                }
+            }
+        }
+        Ok(counts)
+    }
+
     /// The instance's directories.
     #[must_use]
     pub fn directories(&self, of: &Surroundings) -> Directories {

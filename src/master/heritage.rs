@@ -413,6 +413,7 @@ pub fn route_group(route: Route) -> Option<RouteGroup> {
 }
 
 fn places(settings: &Settings, cpus: &[usize]) -> Result<Vec<Place>, HeritageFault> {
+    settings.worker_counts(cpus).map_err(HeritageFault::Setting)?;
     let mut places = Vec::new();
     for (number, pool) in settings.pools.iter().enumerate() {
         let cpus = pool.worker_cpus(cpus).map_err(HeritageFault::Setting)?;
@@ -451,7 +452,11 @@ fn can_serve(settings: &Settings) -> Result<(), HeritageFault> {
     Ok(())
 }
 
-fn available_cpus() -> Result<Vec<usize>, HeritageFault> {
+/// The CPUs that this process may run on.
+///
+/// # Errors
+/// If the system does not tell.
+pub fn available_cpus() -> Result<Vec<usize>, HeritageFault> {
     let set = sched_getaffinity(Pid::from_raw(0))
         .map_err(|error| HeritageFault::System { what: "its list of CPUs", reason: error.to_string() })?;
     Ok((0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false)).collect())

@@ -1,13 +1,14 @@
 //! The listening sockets: one for each worker on each of its pool's addresses,
 //! bound by the master, which keeps them for as long as it lives. A dead
-//! worker's queue is so never reset.
+//! worker's queue is so never reset. Whether the sockets share a port or each
+//! has its own, a neighbour can serve a dead worker's.
 
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use crate::config::settings::{Listen, Pool};
+use crate::config::settings::{Listen, Pool, Ports};
 use crate::sys::socket::{self, Takeover, TcpOptions};
 
 /// One socket, for one worker.
@@ -44,36 +45,51 @@ pub struct ListenFault {
 pub fn bind(pool: &Pool, worker_count: usize, takeover: Takeover) -> Result<Vec<Bound>, ListenFault> {
     let mut bound = Vec::new();
     for listen in &pool.listen {
-        let made = match listen {
-            Listen::Tcp(address) => bind_tcp(pool, *address, worker_count, takeover),
-            Listen::Unix(path) => (0..worker_count)
-                .map(|index| {
-                    let path = Listen::unix_path(path, index);
-                    let fd = socket::listen_unix(&path, pool.socket_mode, pool.backlog, takeover)?;
-                    Ok(Bound { fd, index, address: format!("unix:{}", path.display()), path: Some(path) })
-                })
-                .collect(),
-        };
-        match made {
-            Ok(sockets) => bound.extend(sockets),
-            Err(error) => {
-                return Err(ListenFault {
-                    pool: pool.name.clone(),
-                    address: listen.to_string(),
-                    reason: explain(&error, &pool.name),
-                });
-            }
+        let mut shared = None;
+        for index in 0..worker_count {
+            let made = bind_one(pool, listen, index, shared, takeover);
+            let one =
+                made.map_err(|(address, reason)| ListenFault { pool: pool.name.clone(), address, reason })?;
+            shared = shared.or(one.tcp.filter(|_| pool.ports == Ports::Shared));
+            bound.push(one.bound);
         }
     }
     Ok(bound)
 }
 
+/// One socket, and its address where it is TCP.
+struct One {
+    bound: Bound,
+    tcp: Option<SocketAddr>,
+}
+
+/// `shared` is the address that the first worker has already, its port known.
+fn bind_one(
+    pool: &Pool,
+    listen: &Listen,
+    index: usize,
+    shared: Option<SocketAddr>,
+    takeover: Takeover,
+) -> Result<One, (String, String)> {
+    let own = pool.worker_listen(listen, index).map_err(|fault| (listen.to_string(), fault.message))?;
+    let made = match &own {
+        Listen::Unix(path) => socket::listen_unix(path, pool.socket_mode, pool.backlog, takeover).map(|fd| {
+            One { bound: Bound { fd, index, address: own.to_string(), path: Some(path.clone()) }, tcp: None }
+        }),
+        Listen::Tcp(address) => bind_tcp(pool, *address, shared, takeover).map(|(fd, address)| One {
+            bound: Bound { fd, index, address: address.to_string(), path: None },
+            tcp: Some(address),
+        }),
+    };
+    made.map_err(|error| (own.to_string(), explain(&error, &pool.name)))
+}
+
 fn bind_tcp(
     pool: &Pool,
-    mut address: SocketAddr,
-    worker_count: usize,
+    address: SocketAddr,
+    shared: Option<SocketAddr>,
     takeover: Takeover,
-) -> io::Result<Vec<Bound>> {
+) -> io::Result<(OwnedFd, SocketAddr)> {
     let options = TcpOptions {
         backlog: pool.backlog,
         keepalive_idle: pool.keepalive_idle,
@@ -81,18 +97,16 @@ fn bind_tcp(
         keepalive_count: pool.keepalive_count,
         user_timeout: pool.user_timeout,
     };
-    match socket::probe_tcp(address) {
-        Err(error) if takeover == Takeover::Yes && error.kind() == io::ErrorKind::AddrInUse => {}
-        probed => probed?,
+    if shared.is_none() {
+        match socket::probe_tcp(address) {
+            Err(error) if takeover == Takeover::Yes && error.kind() == io::ErrorKind::AddrInUse => {}
+            probed => probed?,
+        }
     }
-    let mut bound = Vec::new();
-    for index in 0..worker_count {
-        let fd = socket::listen_tcp(address, &options)?;
-        // Port 0 is any port, but the same for all workers.
-        address = socket::local_address(&fd)?;
-        bound.push(Bound { fd, index, address: address.to_string(), path: None });
-    }
-    Ok(bound)
+    let fd = socket::listen_tcp(shared.unwrap_or(address), &options)?;
+    // Port 0 is any port, but the same for all workers that share it.
+    let address = socket::local_address(&fd)?;
+    Ok((fd, address))
 }
 
 fn explain(error: &io::Error, pool: &str) -> String {
@@ -118,7 +132,12 @@ mod tests {
     use crate::config::settings::{Sources, load};
 
     fn pool(listen: &str) -> Pool {
-        let set = [("pool.assign.listen".to_owned(), listen.to_owned())];
+        pool_with(listen, "shared")
+    }
+
+    fn pool_with(listen: &str, ports: &str) -> Pool {
+        let set = [("listen", listen), ("ports", ports)]
+            .map(|(name, value)| (format!("pool.assign.{name}"), value.to_owned()));
         load(&Sources { command_line: &set, ..Sources::default() }).unwrap().pools.remove(0)
     }
 
@@ -128,6 +147,25 @@ mod tests {
         assert_eq!(bound.len(), 3);
         assert!(bound.iter().all(|one| one.address == bound[0].address && !one.address.ends_with(":0")));
         assert_eq!(bound.iter().map(|one| one.index).collect::<Vec<_>>(), [0, 1, 2]);
+    }
+
+    #[test]
+    fn where_each_has_its_own_port_they_count_up_from_the_first() {
+        let _alone = crate::sys::alone();
+        let ports = |bound: &[Bound]| -> Vec<u16> {
+            bound.iter().map(|one| one.address.rsplit_once(':').unwrap().1.parse().unwrap()).collect()
+        };
+        let chosen = ports(&bind(&pool_with("127.0.0.1:0", "per_worker"), 3, Takeover::No).unwrap());
+        assert!(chosen[0] != chosen[1] && chosen[1] != chosen[2], "{chosen:?}");
+        // Three free ports in a row are found sooner or later.
+        let found = (20_000..60_000).step_by(7).find_map(|base| {
+            let bound = bind(&pool_with(&format!("127.0.0.1:{base}"), "per_worker"), 3, Takeover::No).ok()?;
+            Some((base, ports(&bound)))
+        });
+        let (base, bound) = found.unwrap();
+        assert_eq!(bound, [base, base + 1, base + 2]);
+        let beyond = bind(&pool_with("127.0.0.1:65535", "per_worker"), 2, Takeover::Yes).unwrap_err();
+        assert!(beyond.to_string().contains("worker 1 would have 65536"), "{beyond}");
     }
 
     #[test]

@@ -145,7 +145,11 @@ impl Master {
             heritage.places.len(),
         );
         for (pool, bound) in heritage.settings().pools.iter().zip(heritage.bound()) {
-            for socket in bound.iter().filter(|socket| socket.index == 0 || socket.path.is_some()) {
+            // One that all share is said once.
+            let mut said = "";
+            for socket in
+                bound.iter().filter(|socket| socket.address != std::mem::replace(&mut said, &socket.address))
+            {
                 log::info!("event=listen pool={} address={}", pool.name, socket.address);
             }
             for route in pool.routes.iter().filter(|route| heritage::route_group(**route).is_none()) {

@@ -39,6 +39,7 @@ pub const EXIT_CAUSES: &[&str] = &["exit", "signal", "panic", "watchdog"];
 pub enum Family {
     Requests,
     Connections,
+    ConnectionSpread,
     ConnectionsAccepted,
     ConnectionsClosed,
     BytesReceived,
@@ -77,6 +78,9 @@ pub enum Kind {
     Gauge,
     /// A level of which the instance shows the largest.
     GaugeMax,
+    /// How uneven another level is over the workers: the largest over the mean.
+    /// It has no cell of its own to write.
+    Spread(Family),
 }
 
 /// One row of the table.
@@ -107,7 +111,7 @@ const fn row(
     Row { family, name, help, by, kind, labels }
 }
 
-use Kind::{Counter, Gauge, GaugeMax};
+use Kind::{Counter, Gauge, GaugeMax, Spread};
 use Process::{Logger, Master, Worker};
 /// Every metric there is.
 pub const FAMILIES: &[Row] = &[
@@ -120,6 +124,14 @@ pub const FAMILIES: &[Row] = &[
         &[("route", ROUTES), ("status", STATUSES)],
     ),
     row(Family::Connections, Worker, Gauge, "splitd_connections", "Connections open now.", &[]),
+    row(
+        Family::ConnectionSpread,
+        Worker,
+        Spread(Family::Connections),
+        "splitd_connections_busiest_ratio",
+        "Connections of the busiest worker, divided by an even share of the pool's; 1 is even.",
+        &[],
+    ),
     row(
         Family::ConnectionsAccepted,
         Worker,
@@ -449,7 +461,7 @@ impl<'r> Table<'r> {
     #[must_use]
     pub fn block(&self, index: usize) -> Block<'r> {
         let at = REGION_HEADER_WORDS + index * BLOCK_WORDS;
-        Block { words: &self.words[at..at + BLOCK_WORDS] }
+        Block { index, words: &self.words[at..at + BLOCK_WORDS] }
     }
 
     /// All blocks.
@@ -462,6 +474,7 @@ impl<'r> Table<'r> {
 /// The words of one process.
 #[derive(Debug, Clone, Copy)]
 pub struct Block<'r> {
+    index: usize,
     words: &'r [AtomicU64],
 }
 
@@ -486,6 +499,12 @@ impl Block<'_> {
             3 => Some(Worker),
             _ => None,
         }
+    }
+
+    /// The worker slot that it belongs to, if to one.
+    #[must_use]
+    pub fn slot(&self) -> Option<usize> {
+        self.index.checked_sub(worker_block(0, 0)).map(|after| after / 2)
     }
 
     /// The name it was claimed with.

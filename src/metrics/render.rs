@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use super::{Block, FAMILIES, Kind, Process, Row, Table, cell_count};
+use super::{Block, FAMILIES, Family, Kind, Process, Row, Table, cell_count};
 
 /// Writes the whole table. Allocates: it runs in the admin pool.
 ///
@@ -32,6 +32,14 @@ fn family(row: &Row, pools: &[(String, Vec<Block<'_>>)], out: &mut impl Write) -
     let kind = if row.kind == Kind::Counter { "counter" } else { "gauge" };
     writeln!(out, "# HELP {} {}\n# TYPE {} {kind}", row.name, row.help, row.name)?;
     for (pool, blocks) in pools {
+        if let Kind::Spread(level) = row.kind {
+            if !pool.is_empty() {
+                out.write_str(row.name)?;
+                labels(row, pool, 0, out)?;
+                writeln!(out, " {:.3}", spread(level, blocks))?;
+            }
+            continue;
+        }
         for cell in 0..cell_count(row.labels) {
             let values = blocks.iter().map(|block| block.get(row.family, cell));
             let value = match row.kind {
@@ -48,6 +56,21 @@ fn family(row: &Row, pools: &[(String, Vec<Block<'_>>)], out: &mut impl Write) -
         }
     }
     Ok(())
+}
+
+/// The largest level of a worker over the mean; 1 where there is nothing to spread.
+fn spread(level: Family, blocks: &[Block<'_>]) -> f64 {
+    // A worker's two blocks lie side by side.
+    let mut workers: Vec<(usize, u64)> = Vec::new();
+    for block in blocks {
+        let value = block.get(level, 0);
+        match workers.iter_mut().find(|(slot, _)| Some(*slot) == block.slot()) {
+            Some((_, sum)) => *sum += value,
+            None => workers.extend(block.slot().map(|slot| (slot, value))),
+        }
+    }
+    let (sum, max) = workers.iter().fold((0, 0), |(sum, max), (_, value)| (sum + value, max.max(*value)));
+    if sum == 0 { 1.0 } else { max as f64 * workers.len() as f64 / sum as f64 }
 }
 
 fn labels(row: &Row, pool: &str, cell: usize, out: &mut impl Write) -> std::fmt::Result {
@@ -95,8 +118,8 @@ mod tests {
 
     #[test]
     fn blocks_of_a_pool_are_summed_and_labels_are_written() {
-        let words: Vec<AtomicU64> = (0..region_size(block_count(2)) / 8).map(|_| AtomicU64::new(0)).collect();
-        let table = Table::format(&words, block_count(2));
+        let words: Vec<AtomicU64> = (0..region_size(block_count(4)) / 8).map(|_| AtomicU64::new(0)).collect();
+        let table = Table::format(&words, block_count(4));
         table.block(0).claim(Process::Master, "");
         table.block(0).set(Family::InstanceState, instance_state::READY);
         table.block(LOGGER_BLOCK).claim(Process::Logger, "");
@@ -105,6 +128,12 @@ mod tests {
             let block = table.block(worker_block(slot, which));
             block.claim(Process::Worker, pool);
             block.add_at(Family::Requests, request_cell(0, 200), 2);
+        }
+        // A slot's two blocks are one worker's; the other worker has none of 6.
+        for (slot, which, count) in [(2, 0, 0), (3, 0, 4), (3, 1, 2)] {
+            let block = table.block(worker_block(slot, which));
+            block.claim(Process::Worker, "bulk");
+            block.set(Family::Connections, count);
         }
         let mut text = String::new();
         render(table, &mut text).unwrap();
@@ -116,6 +145,8 @@ mod tests {
             "splitd_requests_total{pool=\"assign\",route=\"assign\",status=\"200\"} 4",
             "splitd_requests_total{pool=\"a\\\"b\",route=\"assign\",status=\"200\"} 2",
             "splitd_connections{pool=\"assign\"} 0",
+            "splitd_connections_busiest_ratio{pool=\"assign\"} 1.000",
+            "splitd_connections_busiest_ratio{pool=\"bulk\"} 2.000",
         ] {
             assert!(lines.contains(&line), "{line} is not in\n{text}");
         }

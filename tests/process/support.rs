@@ -54,8 +54,16 @@ pub fn has_io_uring() -> bool {
     refusal.is_none()
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// The first of so many free ports in a row.
+pub fn free_ports(count: u16) -> u16 {
+    loop {
+        let first = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let all: Option<Vec<_>> =
+            (0..count).map(|at| TcpListener::bind(("127.0.0.1", first.checked_add(at)?)).ok()).collect();
+        if all.is_some() {
+            return first;
+        }
+    }
 }
 
 /// How to start a daemon.
@@ -87,7 +95,7 @@ impl Plan {
         fs::copy(&self.experiments, &experiments).unwrap();
         let mut daemon = Daemon {
             master: None,
-            ports: [free_port(), free_port(), free_port()],
+            ports: [free_ports(self.workers as u16), free_ports(1), free_ports(1)],
             directory,
             plan: self,
             expected: Vec::new(),

@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::value::{Cpus, Listen, Value};
-use super::{Io, LoggerSettings, Pool, Route, Settings, SinkKind, SinkSettings};
+use super::{Io, LoggerSettings, Pool, Ports, Route, Settings, SinkKind, SinkSettings};
 use crate::limits;
 
 /// One row.
@@ -123,6 +123,15 @@ pub(super) const POOL: &[Row<Pool>] = &[
                 listen.push(one);
             }
             to.listen = listen;
+            Ok(())
+        },
+    ),
+    row(
+        "ports",
+        "shared",
+        "TCP: `shared` is one port for all workers; `per_worker` counts up from it, a port for each (`splitd haproxy-servers`).",
+        |to, value| {
+            to.ports = value.choice(&[("shared", Ports::Shared), ("per_worker", Ports::PerWorker)])?;
             Ok(())
         },
     ),

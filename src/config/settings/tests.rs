@@ -300,3 +300,16 @@ fn every_setting_has_a_meaning_and_a_default_that_is_a_value() {
     variables.dedup();
     assert_eq!(variables.len(), names.len(), "no two settings share a variable");
 }
+
+#[test]
+fn a_port_for_each_worker_is_no_other_pools() {
+    let settings = |bulk: &str| {
+        check_settings(&format!(
+            "[[pool]]\nname = \"assign\"\nports = \"per_worker\"\nworkers = 4\n[[pool]]\nname = \"bulk\"\nlisten = \"{bulk}\""
+        ))
+        .unwrap()
+    };
+    assert_eq!(settings("127.0.0.1:8084").worker_counts(&[0, 1]), Ok(vec![4, 1]));
+    let fault = settings("127.0.0.1:8083").worker_counts(&[0, 1]).unwrap_err().to_string();
+    assert!(fault.starts_with("pool.bulk.listen: `127.0.0.1:8083` would be its worker 0's"), "{fault}");
+}
