@@ -49,6 +49,12 @@ impl<O> Connections<O> {
         Connections { slots: Vec::with_capacity(count_max), free: Vec::with_capacity(count_max) }
     }
 
+    /// How many it was made for.
+    #[must_use]
+    pub fn count_max(&self) -> usize {
+        self.slots.capacity()
+    }
+
     /// Connections open now.
     #[must_use]
     pub fn count(&self) -> usize {

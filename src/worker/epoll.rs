@@ -21,17 +21,16 @@ use mio::{Events, Interest, Poll, Token};
 
 use crate::clock::{self, Now};
 use crate::endpoint::App;
-use crate::http::{Connection, Output, Workspace};
-use crate::limits::{ANSWER_SIZE_MAX, READ_BUFFER_SIZE};
+use crate::http::{Connection, Output};
+use crate::limits::READ_BUFFER_SIZE;
 use crate::metrics::{Block, Family};
 use crate::sys::socket;
 
-use super::connections::{Connections, Key};
-use super::control::{Control, Task};
-use super::policy::{
-    ACCEPTS_A_TURN, Drain, Reason, STARVED_RETRY, TURN_MAX, connection_count_max, timer_durations,
-};
-use super::timers::{Class, Timers};
+use super::connections::Key;
+use super::control::Control;
+use super::hall::{Gate, Guest, Hall, Porter};
+use super::policy::Reason;
+use super::timers::Class;
 use super::{Listener, Outcome, PoolOptions};
 
 /// Buffers read from one connection before the others have their turn.
@@ -43,16 +42,8 @@ const CHANNEL: Token = Token(usize::MAX);
 /// Slot indexes stop below this; from here on a token names a listener.
 const LISTENER_TOKENS: usize = 0xFFFF_0000;
 
-/// A listening socket, and whether it is served here.
-struct Gate {
-    listener: Listener,
-    served: bool,
-    /// The kernel may hold more connections than were accepted.
-    ready: bool,
-}
-
 /// An open connection.
-struct Open {
+pub struct Open {
     socket: OwnedFd,
     connection: Connection,
     /// The kernel may hold more input than was read.
@@ -69,26 +60,21 @@ struct Open {
     read_closed: bool,
 }
 
+impl Guest for Open {
+    fn connection(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+}
+
 /// The loop and all it keeps.
 pub struct Backend<'r> {
+    hall: Hall<'r, Open>,
     poll: Poll,
     events: Events,
-    gates: Vec<Gate>,
-    connections: Connections<Open>,
-    timers: Timers,
-    workspace: Workspace,
     read_buffer: Box<[u8]>,
     /// Connections that have more to read than their turn allowed.
     again: Vec<Key>,
     next: Vec<Key>,
-    control: Control,
-    drain: Option<Drain>,
-    drain_idle: Duration,
-    starved: bool,
-    /// The channel may hold more orders than were taken.
-    ordered: bool,
-    own_slot: usize,
-    block: Block<'r>,
 }
 
 impl<'r> Backend<'r> {
@@ -102,27 +88,17 @@ impl<'r> Backend<'r> {
         control: Control,
         block: Block<'r>,
     ) -> io::Result<Backend<'r>> {
-        let count_max = connection_count_max(options, listeners.len())?;
-        let gates = listeners.into_iter().map(|listener| Gate { listener, served: false, ready: false });
+        let hall: Hall<'r, Open> = Hall::new(options, listeners, control, block)?;
+        let count_max = hall.connections.count_max();
         let mut backend = Backend {
+            hall,
             poll: Poll::new()?,
             events: Events::with_capacity(EVENTS_A_TURN),
-            gates: gates.collect(),
-            connections: Connections::new(count_max),
-            timers: Timers::new(count_max, timer_durations(&options.limits)),
-            workspace: Workspace::new(options.limits, ANSWER_SIZE_MAX),
             read_buffer: vec![0; READ_BUFFER_SIZE].into_boxed_slice(),
             again: Vec::with_capacity(count_max),
             next: Vec::with_capacity(count_max),
-            control,
-            drain: None,
-            drain_idle: options.drain_idle,
-            starved: false,
-            ordered: true,
-            own_slot: options.slot,
-            block,
         };
-        if let Some(channel) = backend.control.descriptor() {
+        if let Some(channel) = backend.hall.control.descriptor() {
             backend.poll.registry().register(
                 &mut SourceFd(&channel.as_raw_fd()),
                 CHANNEL,
@@ -138,7 +114,7 @@ impl<'r> Backend<'r> {
     /// # Errors
     /// If the kernel refuses to wait: a broken belief, since all of it was registered.
     pub fn serve(&mut self, app: &mut App<'_, 'r>) -> io::Result<Outcome> {
-        self.control.in_force();
+        self.hall.control.in_force();
         loop {
             let timeout = self.timeout(clock::now());
             match self.poll.poll(&mut self.events, Some(timeout)) {
@@ -146,30 +122,24 @@ impl<'r> Backend<'r> {
                 other => other?,
             }
             let now = clock::now();
-            self.workspace.set_time(now);
-            self.block.add(Family::LoopTurns, 1);
-            self.block.add(Family::SystemCalls, 1);
+            self.hall.begin_turn(now);
+            self.hall.block.add(Family::SystemCalls, 1);
             app.desk().beat();
             self.take_events(now, app);
             self.go_on_reading(now, app);
             self.expire(now, app);
-            self.block.set(Family::Connections, self.connections.count() as u64);
+            self.hall.block.set(Family::Connections, self.hall.connections.count() as u64);
             if let Some(outcome) = self.take_orders(now)? {
                 return Ok(outcome);
             }
             if self.drained(now) {
-                self.block.set(Family::Connections, 0);
                 return Ok(Outcome::Leave);
             }
         }
     }
 
     fn timeout(&self, now: Now) -> Duration {
-        if !self.again.is_empty() || (!self.starved && self.gates.iter().any(|gate| gate.ready)) {
-            return Duration::ZERO;
-        }
-        let most = if self.starved { STARVED_RETRY } else { TURN_MAX };
-        self.timers.next(now).map_or(most, |next| next.min(most))
+        if self.again.is_empty() { self.hall.timeout(now) } else { Duration::ZERO }
     }
 
     fn take_events(&mut self, now: Now, app: &mut App<'_, '_>) {
@@ -178,22 +148,19 @@ impl<'r> Backend<'r> {
         let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
         for event in &events {
             match event.token() {
-                CHANNEL => self.ordered = true,
+                CHANNEL => self.hall.ordered = true,
                 Token(token) if token as u32 as usize >= LISTENER_TOKENS => {
-                    self.gates[token - LISTENER_TOKENS].ready = true;
+                    self.hall.gates[token - LISTENER_TOKENS].ready = true;
                 }
                 Token(token) => self.take_event(event, Key::from_word(token as u64), now, app),
             }
         }
         self.events = events;
-        self.starved = false;
-        for gate in 0..self.gates.len() {
-            self.accept(gate, now);
-        }
+        self.accept(now);
     }
 
     fn take_event(&mut self, event: &Event, key: Key, now: Now, app: &mut App<'_, '_>) {
-        let Some(open) = self.connections.get(key) else { return };
+        let Some(open) = self.hall.connections.get(key) else { return };
         if event.is_readable() || event.is_read_closed() || event.is_error() {
             open.readable = true;
         }
@@ -215,15 +182,15 @@ impl<'r> Backend<'r> {
         let mut wrote = false;
         let mut calls = 0;
         let closing = loop {
-            let Some(open) = self.connections.get(key) else { break None };
+            let Some(open) = self.hall.connections.get(key) else { break None };
             if open.lingers {
                 return self.linger(key);
             }
-            match open.connection.poll_output(&self.workspace) {
+            match open.connection.poll_output(&self.hall.workspace) {
                 Output::Send(bytes) => match counted(&mut calls, socket::send(&open.socket, bytes)) {
                     Ok(size) => {
-                        self.block.add(Family::BytesSent, size as u64);
-                        open.connection.handle_sent(size, now, &mut self.workspace, app);
+                        self.hall.block.add(Family::BytesSent, size as u64);
+                        open.connection.handle_sent(size, now, &mut self.hall.workspace, app);
                         wrote = true;
                     }
                     Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => {
@@ -243,22 +210,22 @@ impl<'r> Backend<'r> {
                         self.again.push(key);
                         break None;
                     }
-                    if self.workspace.carry_free() == 0 && !open.connection.holds_carry() {
+                    if self.hall.workspace.carry_free() == 0 && !open.connection.holds_carry() {
                         self.evict(&[Class::Head, Class::Body]);
                     }
-                    let Some(open) = self.connections.get(key) else { break None };
+                    let Some(open) = self.hall.connections.get(key) else { break None };
                     match counted(&mut calls, socket::recv(&open.socket, &mut self.read_buffer)) {
                         Ok(0) => {
                             (open.readable, open.ended) = (false, true);
-                            open.connection.handle_eof(now, &mut self.workspace, app);
+                            open.connection.handle_eof(now, &mut self.hall.workspace, app);
                         }
                         Ok(size) => {
                             reads += 1;
-                            self.block.add(Family::BytesReceived, size as u64);
+                            self.hall.block.add(Family::BytesReceived, size as u64);
                             // An end that came with the bytes makes no edge of its own.
                             open.readable = open.read_closed || size == self.read_buffer.len();
                             let input = &self.read_buffer[..size];
-                            open.connection.handle_input(input, now, &mut self.workspace, app);
+                            open.connection.handle_input(input, now, &mut self.hall.workspace, app);
                         }
                         Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => open.readable = false,
                         Err(_) => break Some(Reason::Peer),
@@ -266,7 +233,7 @@ impl<'r> Backend<'r> {
                 }
             }
         };
-        self.block.add(Family::SystemCalls, calls);
+        self.hall.block.add(Family::SystemCalls, calls);
         match closing {
             Some(reason) => self.close(key, reason, now),
             None => self.rearm(key, wrote, now),
@@ -276,12 +243,12 @@ impl<'r> Backend<'r> {
     /// The socket takes no more: the output moves out of the workspace, and the
     /// kernel is asked to say when there is room. False if that can't be.
     fn await_write(&mut self, key: Key) -> bool {
-        let holds = self.connections.get(key).is_some_and(|open| open.connection.holds_pending());
-        if !holds && self.workspace.pending_free() == 0 {
+        let holds = self.hall.connections.get(key).is_some_and(|open| open.connection.holds_pending());
+        if !holds && self.hall.workspace.pending_free() == 0 {
             self.evict(&[Class::Write]);
         }
-        let Some(open) = self.connections.get(key) else { return false };
-        if open.connection.handle_blocked(&mut self.workspace).is_err() {
+        let Some(open) = self.hall.connections.get(key) else { return false };
+        if open.connection.handle_blocked(&mut self.hall.workspace).is_err() {
             return false;
         }
         if !open.awaits_write {
@@ -296,40 +263,23 @@ impl<'r> Backend<'r> {
 
     /// Starts the timer anew where what is waited for has changed or moved on.
     fn rearm(&mut self, key: Key, wrote: bool, now: Now) {
-        let Some(open) = self.connections.get(key) else { return };
+        let Some(open) = self.hall.connections.get(key) else { return };
         let class = Class::of(open.connection.wait());
         let turn = open.connection.turn();
         let moved = turn != open.turn || (wrote && class == Class::Write);
-        if moved || self.timers.class(key.index) != Some(class) {
+        if moved || self.hall.timers.class(key.index) != Some(class) {
             open.turn = turn;
-            self.timers.arm(key.index, class, now);
-        }
-    }
-
-    /// Shuts the write side and gives the peer time to read, or closes at once.
-    fn close(&mut self, key: Key, reason: Reason, now: Now) {
-        let Some(open) = self.connections.get(key) else { return };
-        let lingers = open.connection.wants_linger() && !open.ended && !matches!(reason, Reason::Peer);
-        if lingers && socket::shutdown_write(&open.socket).is_ok() {
-            open.lingers = true;
-            // Output of this connection may still lie in the workspace.
-            open.connection.release(&mut self.workspace);
-            self.timers.arm(key.index, Class::Linger, now);
-            self.block.add_at(Family::ConnectionsClosed, reason as usize, 1);
-            self.linger(key);
-        } else {
-            self.block.add_at(Family::ConnectionsClosed, reason as usize, 1);
-            self.forget(key);
+            self.hall.timers.arm(key.index, class, now);
         }
     }
 
     /// Throws away what a closing connection still sends, until its FIN.
     fn linger(&mut self, key: Key) {
         for _ in 0..READS_A_TURN {
-            let Some(open) = self.connections.get(key) else { return };
+            let Some(open) = self.hall.connections.get(key) else { return };
             match socket::recv(&open.socket, &mut self.read_buffer) {
                 Ok(0) => return self.forget(key),
-                Ok(size) => self.block.add(Family::BytesReceived, size as u64),
+                Ok(size) => self.hall.block.add(Family::BytesReceived, size as u64),
                 Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => return,
                 Err(_) => return self.forget(key),
             }
@@ -337,66 +287,52 @@ impl<'r> Backend<'r> {
         self.again.push(key);
     }
 
-    fn forget(&mut self, key: Key) {
-        if let Some(mut open) = self.connections.remove(key) {
-            open.connection.release(&mut self.workspace);
-            self.timers.disarm(key.index);
-            // Closing the socket takes it out of epoll: no other descriptor has it.
+    fn expire(&mut self, now: Now, app: &mut App<'_, '_>) {
+        while let Some((index, class)) = self.hall.timers.expire(now) {
+            let Some(key) = self.hall.connections.key(index) else { continue };
+            let Some(open) = self.hall.connections.get(key) else { continue };
+            if class == Class::Linger {
+                self.forget(key);
+                continue;
+            }
+            open.connection.handle_timeout(now, &mut self.hall.workspace, app);
+            if class == Class::Idle {
+                self.close(key, Reason::IdleTimeout, now);
+                continue;
+            }
+            // What there is to say (408) is sent as far as the socket takes it.
+            while let Some(open) = self.hall.connections.get(key)
+                && let Output::Send(bytes) = open.connection.poll_output(&self.hall.workspace)
+                && let Ok(size) = socket::send(&open.socket, bytes)
+            {
+                self.hall.block.add(Family::BytesSent, size as u64);
+                open.connection.handle_sent(size, now, &mut self.hall.workspace, app);
+            }
+            self.close(key, Reason::Slow, now);
+        }
+    }
+}
+
+impl<'r> Porter<'r> for Backend<'r> {
+    type Open = Open;
+
+    fn hall(&mut self) -> &mut Hall<'r, Open> {
+        &mut self.hall
+    }
+
+    fn watch(&mut self, gate: usize) -> io::Result<()> {
+        let Gate { listener, served, .. } = &self.hall.gates[gate];
+        let raw = listener.fd.as_fd().as_raw_fd();
+        let registry = self.poll.registry();
+        if *served {
+            registry.register(&mut SourceFd(&raw), Token(LISTENER_TOKENS + gate), Interest::READABLE)
+        } else {
+            registry.deregister(&mut SourceFd(&raw))
         }
     }
 
-    /// Closes whoever has waited longest in the first of these classes that anybody is in.
-    fn evict(&mut self, classes: &[Class]) -> bool {
-        let oldest = classes.iter().find_map(|class| self.timers.oldest(*class));
-        let Some(key) = oldest.and_then(|index| self.connections.key(index)) else { return false };
-        self.block.add_at(Family::ConnectionsClosed, Reason::Evicted as usize, 1);
-        self.forget(key);
-        true
-    }
-
-    fn accept(&mut self, gate: usize, now: Now) {
-        for _ in 0..ACCEPTS_A_TURN {
-            if !self.gates[gate].served || !self.gates[gate].ready {
-                return;
-            }
-            let evictable = self.timers.oldest(Class::Linger).or(self.timers.oldest(Class::Idle));
-            if !self.connections.has_room() && evictable.is_none() {
-                self.starved = true;
-                return;
-            }
-            self.block.add(Family::SystemCalls, 1);
-            match socket::accept4(&self.gates[gate].listener.fd) {
-                Ok(socket) => {
-                    if !self.connections.has_room() {
-                        self.evict(&[Class::Linger, Class::Idle]);
-                    }
-                    self.welcome(socket, now);
-                }
-                Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => self.gates[gate].ready = false,
-                // The peer gave up while it was queued (accept(2)).
-                Err(fault) if fault.kind() == io::ErrorKind::ConnectionAborted => {}
-                Err(fault) => {
-                    // No descriptor or no memory: the oldest idle one goes, and the queue waits.
-                    if !self.starved {
-                        log::warn!(
-                            "event=accept_failed address={} reason=\"{fault}\"",
-                            self.gates[gate].listener.address
-                        );
-                    }
-                    self.starved = true;
-                    self.evict(&[Class::Linger, Class::Idle]);
-                    return;
-                }
-            }
-        }
-    }
-
-    fn welcome(&mut self, socket: OwnedFd, now: Now) {
+    fn enter(&mut self, socket: OwnedFd, connection: Connection, now: Now) {
         let raw = socket.as_raw_fd();
-        let mut connection = Connection::new();
-        if self.drain.is_some() {
-            connection.handle_drain();
-        }
         let open = Open {
             socket,
             turn: connection.turn(),
@@ -407,134 +343,39 @@ impl<'r> Backend<'r> {
             ended: false,
             read_closed: false,
         };
-        let key = self.connections.insert(open);
-        self.block.add(Family::ConnectionsAccepted, 1);
+        let key = self.hall.connections.insert(open);
         let token = Token(key.to_word() as usize);
         // Input that came before is an edge of the registration.
         if self.poll.registry().register(&mut SourceFd(&raw), token, Interest::READABLE).is_ok() {
-            self.timers.arm(key.index, Class::Idle, now);
+            self.hall.timers.arm(key.index, Class::Idle, now);
         } else {
-            self.block.add_at(Family::ConnectionsClosed, Reason::Error as usize, 1);
+            self.hall.block.add_at(Family::ConnectionsClosed, Reason::Error as usize, 1);
             self.forget(key);
         }
     }
 
-    fn expire(&mut self, now: Now, app: &mut App<'_, '_>) {
-        while let Some((index, class)) = self.timers.expire(now) {
-            let Some(key) = self.connections.key(index) else { continue };
-            let Some(open) = self.connections.get(key) else { continue };
-            if class == Class::Linger {
-                self.forget(key);
-                continue;
-            }
-            open.connection.handle_timeout(now, &mut self.workspace, app);
-            if class == Class::Idle {
-                self.close(key, Reason::IdleTimeout, now);
-                continue;
-            }
-            // What there is to say (408) is sent as far as the socket takes it.
-            while let Some(open) = self.connections.get(key)
-                && let Output::Send(bytes) = open.connection.poll_output(&self.workspace)
-                && let Ok(size) = socket::send(&open.socket, bytes)
-            {
-                self.block.add(Family::BytesSent, size as u64);
-                open.connection.handle_sent(size, now, &mut self.workspace, app);
-            }
-            self.close(key, Reason::Slow, now);
+    /// Shuts the write side and gives the peer time to read, or closes at once.
+    fn close(&mut self, key: Key, reason: Reason, now: Now) {
+        let Some(open) = self.hall.connections.get(key) else { return };
+        let lingers = open.connection.wants_linger() && !open.ended && !matches!(reason, Reason::Peer);
+        if lingers && socket::shutdown_write(&open.socket).is_ok() {
+            open.lingers = true;
+            // Output of this connection may still lie in the workspace.
+            open.connection.release(&mut self.hall.workspace);
+            self.hall.timers.arm(key.index, Class::Linger, now);
+            self.hall.block.add_at(Family::ConnectionsClosed, reason as usize, 1);
+            self.linger(key);
+        } else {
+            self.hall.block.add_at(Family::ConnectionsClosed, reason as usize, 1);
+            self.forget(key);
         }
     }
 
-    fn take_orders(&mut self, now: Now) -> io::Result<Option<Outcome>> {
-        while let Some(task) = self.next_task(now) {
-            match task {
-                Task::Plan(region) => return Ok(Some(Outcome::Plan(region))),
-                Task::Adopt(slot) => self.serve_gates(slot, true)?,
-                Task::Release(slot) if slot != self.own_slot => self.serve_gates(slot, false)?,
-                Task::Release(_) => {}
-                Task::Drain(deadline) => self.begin_drain(deadline, now),
-            }
-        }
-        Ok(None)
-    }
-
-    fn next_task(&mut self, now: Now) -> Option<Task> {
-        if self.ordered {
-            let task = self.control.next(now);
-            self.ordered = task.is_some();
-            if task.is_some() {
-                return task;
-            }
-        }
-        self.control.abandoned(now)
-    }
-
-    /// Begins or ends serving the sockets of a slot.
-    fn serve_gates(&mut self, slot: usize, serve: bool) -> io::Result<()> {
-        for (index, gate) in self.gates.iter_mut().enumerate() {
-            if gate.listener.slot != slot || gate.served == serve {
-                continue;
-            }
-            let raw = gate.listener.fd.as_fd().as_raw_fd();
-            let registry = self.poll.registry();
-            if serve {
-                let token = Token(LISTENER_TOKENS + index);
-                registry.register(&mut SourceFd(&raw), token, Interest::READABLE)?;
-            } else {
-                registry.deregister(&mut SourceFd(&raw))?;
-            }
-            (gate.served, gate.ready) = (serve, serve);
-        }
-        Ok(())
-    }
-
-    /// Until the idle time is over everything goes on, with `Connection: close`:
-    /// whoever asks for health sees that it is time to go elsewhere.
-    fn begin_drain(&mut self, deadline: Duration, now: Now) {
-        if let Some(drain) = &mut self.drain {
-            return drain.hurry(deadline, now);
-        }
-        let keys: Vec<Key> = self.connections.keys().collect();
-        for key in keys {
-            if let Some(open) = self.connections.get(key) {
-                open.connection.handle_drain();
-            }
-        }
-        self.drain = Some(Drain::begin(self.drain_idle, deadline, now));
-    }
-
-    /// Moves a drain on; true when nothing is left, or the deadline is over.
-    fn drained(&mut self, now: Now) -> bool {
-        let Some(drain) = &mut self.drain else { return false };
-        let (late, over) = (drain.is_late(now), drain.idle_is_over(now));
-        let shut = drain.shut || over;
-        let shuts = std::mem::replace(&mut drain.shut, shut) != shut;
-        if over {
-            while let Some(key) =
-                self.timers.oldest(Class::Idle).and_then(|index| self.connections.key(index))
-            {
-                self.close(key, Reason::Drained, now);
-            }
-        }
-        if shuts {
-            self.stop_accepting(now);
-        }
-        late || (shut && self.connections.count() == 0)
-    }
-
-    /// Whoever was queued by now was let in by the kernel and is answered; from
-    /// here on connections are refused, so nobody waits in vain.
-    fn stop_accepting(&mut self, now: Now) {
-        for gate in 0..self.gates.len() {
-            while self.gates[gate].served && self.connections.has_room() {
-                match socket::accept4(&self.gates[gate].listener.fd) {
-                    Ok(socket) => self.welcome(socket, now),
-                    Err(_) => break,
-                }
-            }
-            if std::mem::take(&mut self.gates[gate].served) {
-                // One that is ended already is as good.
-                let _ = socket::stop_listening(&self.gates[gate].listener.fd);
-            }
+    fn forget(&mut self, key: Key) {
+        if let Some(mut open) = self.hall.connections.remove(key) {
+            open.connection.release(&mut self.hall.workspace);
+            self.hall.timers.disarm(key.index);
+            // Closing the socket takes it out of epoll: no other descriptor has it.
         }
     }
 }

@@ -16,6 +16,7 @@
 pub mod connections;
 pub mod control;
 pub mod epoll;
+pub mod hall;
 pub mod policy;
 pub mod timers;
 pub mod uring;

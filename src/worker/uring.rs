@@ -19,24 +19,22 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
 
 use nix::errno::Errno;
 
 use crate::clock::{self, Now};
 use crate::endpoint::App;
-use crate::http::{Connection, Output, Workspace};
+use crate::http::{Connection, Output};
 use crate::limits;
 use crate::metrics::{Block, Family};
 use crate::sys::socket;
 use crate::sys::uring::{Completion, Picked, Received, Ring, Sizes, SlotIndex};
 
-use super::connections::{Connections, Key};
-use super::control::{Control, Task};
-use super::policy::{
-    ACCEPTS_A_TURN, Drain, Reason, STARVED_RETRY, TURN_MAX, connection_count_max, timer_durations,
-};
-use super::timers::{Class, Timers};
+use super::connections::Key;
+use super::control::Control;
+use super::hall::{Gate, Guest, Hall, Porter};
+use super::policy::Reason;
+use super::timers::Class;
 use super::{Listener, Outcome, PoolOptions};
 
 /// Buffers held for one connection before it is not received from.
@@ -67,17 +65,8 @@ enum Standing {
     Parched,
 }
 
-/// A listening socket, and whether it is served here.
-struct Gate {
-    listener: Listener,
-    served: bool,
-    /// The kernel may hold more connections than were accepted.
-    ready: bool,
-    watch: Standing,
-}
-
 /// An open connection.
-struct Open {
+pub struct Open {
     socket: OwnedFd,
     connection: Connection,
     /// `Connection::turn` when its timer was armed last.
@@ -105,28 +94,25 @@ struct Held {
     next: u16,
 }
 
+impl Guest for Open {
+    fn connection(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+}
+
 /// The loop and all it keeps.
 pub struct Backend<'r> {
     // Dropped first: what is queued is handed over while its sockets are open.
     ring: Ring,
-    gates: Vec<Gate>,
-    connections: Connections<Open>,
-    timers: Timers,
-    workspace: Workspace,
+    hall: Hall<'r, Open>,
+    /// By the gate's index.
+    watches: Vec<Standing>,
     /// By the buffer's index.
     held: Box<[Option<Held>]>,
     /// Connections whose receive ended for want of a buffer.
     parched: Vec<Key>,
-    control: Control,
-    drain: Option<Drain>,
-    drain_idle: Duration,
-    starved: bool,
-    /// The channel may hold more orders than were taken.
-    ordered: bool,
-    own_slot: usize,
     /// Calls of the ring that were counted already.
     enter_count: u64,
-    block: Block<'r>,
 }
 
 impl<'r> Backend<'r> {
@@ -141,32 +127,17 @@ impl<'r> Backend<'r> {
         control: Control,
         block: Block<'r>,
     ) -> io::Result<Backend<'r>> {
-        let count_max = connection_count_max(options, listeners.len())?;
-        let gates = listeners.into_iter().map(|listener| Gate {
-            listener,
-            served: false,
-            ready: false,
-            watch: Standing::Off,
-        });
+        let hall: Hall<'r, Open> = Hall::new(options, listeners, control, block)?;
         let mut backend = Backend {
             held: (0..ring.buffers_free()).map(|_| None).collect(),
             ring,
-            gates: gates.collect(),
-            connections: Connections::new(count_max),
-            timers: Timers::new(count_max, timer_durations(&options.limits)),
-            workspace: Workspace::new(options.limits, limits::ANSWER_SIZE_MAX),
-            parched: Vec::with_capacity(count_max),
-            control,
-            drain: None,
-            drain_idle: options.drain_idle,
-            starved: false,
-            ordered: true,
-            own_slot: options.slot,
+            watches: vec![Standing::Off; hall.gates.len()],
+            parched: Vec::with_capacity(hall.connections.count_max()),
+            hall,
             enter_count: 0,
-            block,
         };
         backend.watch_channel();
-        backend.serve_gates(options.slot, true);
+        backend.serve_gates(options.slot, true)?;
         Ok(backend)
     }
 
@@ -175,19 +146,18 @@ impl<'r> Backend<'r> {
     /// # Errors
     /// If the kernel refuses to wait: a broken belief, since it did before.
     pub fn serve(&mut self, app: &mut App<'_, 'r>) -> io::Result<Outcome> {
-        self.control.in_force();
+        self.hall.control.in_force();
         loop {
-            let timeout = self.timeout(clock::now());
+            let timeout = self.hall.timeout(clock::now());
             self.ring.wait(timeout)?;
             let now = clock::now();
-            self.workspace.set_time(now);
-            self.block.add(Family::LoopTurns, 1);
+            self.hall.begin_turn(now);
             app.desk().beat();
             self.take_completions(now, app);
             self.expire(now, app);
             self.receive_again();
-            self.block.set(Family::Connections, self.connections.count() as u64);
-            let outcome = self.take_orders(now);
+            self.hall.block.set(Family::Connections, self.hall.connections.count() as u64);
+            let outcome = self.take_orders(now)?;
             let drained = self.drained(now);
             self.count_enters();
             if let Some(outcome) = outcome {
@@ -196,23 +166,14 @@ impl<'r> Backend<'r> {
                 return Ok(outcome);
             }
             if drained {
-                self.block.set(Family::Connections, 0);
                 return Ok(Outcome::Leave);
             }
         }
     }
 
-    fn timeout(&self, now: Now) -> Duration {
-        if !self.starved && self.gates.iter().any(|gate| gate.ready) {
-            return Duration::ZERO;
-        }
-        let most = if self.starved { STARVED_RETRY } else { TURN_MAX };
-        self.timers.next(now).map_or(most, |next| next.min(most))
-    }
-
     fn count_enters(&mut self) {
         let count = self.ring.enter_count();
-        self.block.add(Family::SystemCalls, count - self.enter_count);
+        self.hall.block.add(Family::SystemCalls, count - self.enter_count);
         self.enter_count = count;
     }
 
@@ -229,7 +190,7 @@ impl<'r> Backend<'r> {
                 }
                 Completion::Writable { word } => self.writable(Key::from_word(word), now, app),
                 Completion::Watched { word: CHANNEL, more } => {
-                    self.ordered = true;
+                    self.hall.ordered = true;
                     if !more {
                         self.watch_channel();
                     }
@@ -237,16 +198,13 @@ impl<'r> Backend<'r> {
                 Completion::Watched { word, more } => self.knocked(word as usize, more),
             }
         }
-        self.starved = false;
-        for gate in 0..self.gates.len() {
-            self.accept(gate, now);
-        }
+        self.accept(now);
     }
 
     // ── One connection ─────────────────────────────────────────────────────
 
     fn received(&mut self, key: Key, what: Received, more: bool, now: Now, app: &mut App<'_, '_>) {
-        let Some(open) = self.connections.get(key) else {
+        let Some(open) = self.hall.connections.get(key) else {
             if let Received::Bytes(picked) = what {
                 self.ring.give_back(picked);
             }
@@ -257,7 +215,7 @@ impl<'r> Backend<'r> {
         }
         match what {
             Received::Bytes(picked) => {
-                self.block.add(Family::BytesReceived, picked.size() as u64);
+                self.hall.block.add(Family::BytesReceived, picked.size() as u64);
                 if open.lingers {
                     self.ring.give_back(picked);
                 } else {
@@ -285,14 +243,14 @@ impl<'r> Backend<'r> {
         now: Now,
         app: &mut App<'_, '_>,
     ) {
-        let Some(open) = self.connections.get(key) else { return };
+        let Some(open) = self.hall.connections.get(key) else { return };
         open.sending = rest;
         let size = match result {
             Ok(size) => size,
             Err(Errno::EAGAIN) => 0,
             Err(_) => return self.close(key, Reason::Peer, now),
         };
-        self.block.add(Family::BytesSent, size as u64);
+        self.hall.block.add(Family::BytesSent, size as u64);
         if rest.is_some() {
             open.awaits_write = true;
             self.ring.await_writable(&open.socket, key.to_word());
@@ -301,7 +259,7 @@ impl<'r> Backend<'r> {
     }
 
     fn writable(&mut self, key: Key, now: Now, app: &mut App<'_, '_>) {
-        let Some(open) = self.connections.get(key) else { return };
+        let Some(open) = self.hall.connections.get(key) else { return };
         open.awaits_write = false;
         if let Some(slot) = open.sending {
             self.ring.send_rest(&open.socket, slot);
@@ -314,7 +272,7 @@ impl<'r> Backend<'r> {
     fn progress(&mut self, key: Key, wrote: bool, now: Now, app: &mut App<'_, '_>) {
         let mut wrote = wrote;
         let closing = loop {
-            let Some(open) = self.connections.get(key) else { return };
+            let Some(open) = self.hall.connections.get(key) else { return };
             if open.lingers {
                 break None;
             }
@@ -325,20 +283,20 @@ impl<'r> Backend<'r> {
                 }
                 break None;
             }
-            match open.connection.poll_output(&self.workspace) {
+            match open.connection.poll_output(&self.hall.workspace) {
                 Output::Send(bytes) => {
                     let size = bytes.len();
                     if let Some(slot) = self.ring.send(&open.socket, bytes, key.to_word()) {
                         open.sending = Some(slot);
-                        open.connection.handle_sent(size, now, &mut self.workspace, app);
+                        open.connection.handle_sent(size, now, &mut self.hall.workspace, app);
                         continue;
                     }
                     // It fits no slot, or none is free.
-                    self.block.add(Family::SystemCalls, 1);
+                    self.hall.block.add(Family::SystemCalls, 1);
                     match socket::send(&open.socket, bytes) {
                         Ok(size) => {
-                            self.block.add(Family::BytesSent, size as u64);
-                            open.connection.handle_sent(size, now, &mut self.workspace, app);
+                            self.hall.block.add(Family::BytesSent, size as u64);
+                            open.connection.handle_sent(size, now, &mut self.hall.workspace, app);
                             wrote = true;
                         }
                         Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => {
@@ -375,18 +333,18 @@ impl<'r> Backend<'r> {
 
     /// Tells the connection what has come next; false if nothing has.
     fn feed(&mut self, key: Key, now: Now, app: &mut App<'_, '_>) -> bool {
-        let holds = self.connections.get(key).is_some_and(|open| open.connection.holds_carry());
-        if self.workspace.carry_free() == 0 && !holds {
+        let holds = self.hall.connections.get(key).is_some_and(|open| open.connection.holds_carry());
+        if self.hall.workspace.carry_free() == 0 && !holds {
             self.evict(&[Class::Head, Class::Body]);
         }
-        let Some(open) = self.connections.get(key) else { return false };
+        let Some(open) = self.hall.connections.get(key) else { return false };
         if let Some(picked) = take_held(&mut self.held, open) {
             let input = self.ring.bytes(&picked);
-            open.connection.handle_input(input, now, &mut self.workspace, app);
+            open.connection.handle_input(input, now, &mut self.hall.workspace, app);
             self.ring.give_back(picked);
         } else if open.ended && !open.told_ended {
             open.told_ended = true;
-            open.connection.handle_eof(now, &mut self.workspace, app);
+            open.connection.handle_eof(now, &mut self.hall.workspace, app);
         } else {
             return false;
         }
@@ -395,7 +353,7 @@ impl<'r> Backend<'r> {
 
     /// Puts a buffer behind the others that a connection has not looked at.
     fn hold(&mut self, key: Key, picked: Picked) {
-        let Some(open) = self.connections.get(key) else { return self.ring.give_back(picked) };
+        let Some(open) = self.hall.connections.get(key) else { return self.ring.give_back(picked) };
         let index = picked.index() as u16;
         let (first, last, count) = open.held;
         if let Some(before) = self.held.get_mut(usize::from(last)).and_then(Option::as_mut) {
@@ -408,8 +366,8 @@ impl<'r> Backend<'r> {
     /// Output leaves the workspace, which belongs to the next connection. False if it can't.
     fn keep_output(&mut self, key: Key) -> bool {
         loop {
-            let Some(open) = self.connections.get(key) else { return false };
-            if open.connection.handle_blocked(&mut self.workspace).is_ok() {
+            let Some(open) = self.hall.connections.get(key) else { return false };
+            if open.connection.handle_blocked(&mut self.hall.workspace).is_ok() {
                 return true;
             }
             if !self.evict(&[Class::Write]) {
@@ -420,7 +378,7 @@ impl<'r> Backend<'r> {
 
     /// Starts the timer anew where what is waited for has changed or moved on.
     fn rearm(&mut self, key: Key, wrote: bool, now: Now) {
-        let Some(open) = self.connections.get(key) else { return };
+        let Some(open) = self.hall.connections.get(key) else { return };
         if open.lingers {
             return;
         }
@@ -432,15 +390,15 @@ impl<'r> Backend<'r> {
         };
         let turn = open.connection.turn();
         let moved = turn != open.turn || (wrote && class == Class::Write);
-        if moved || self.timers.class(key.index) != Some(class) {
+        if moved || self.hall.timers.class(key.index) != Some(class) {
             open.turn = turn;
-            self.timers.arm(key.index, class, now);
+            self.hall.timers.arm(key.index, class, now);
         }
     }
 
     /// Receives from whoever is to be received from, and from nobody else.
     fn settle_receive(&mut self, key: Key) {
-        let Some(open) = self.connections.get(key) else { return };
+        let Some(open) = self.hall.connections.get(key) else { return };
         let takes = !open.awaits_write && open.held.2 < HELD_COUNT_MAX;
         let wanted = !open.ended && (open.lingers || takes);
         match open.receive {
@@ -467,32 +425,119 @@ impl<'r> Backend<'r> {
             }
         }
         while let Some(key) = self.parched.pop() {
-            if let Some(open) = self.connections.get(key) {
+            if let Some(open) = self.hall.connections.get(key) {
                 open.receive = Standing::Off;
                 self.settle_receive(key);
             }
         }
     }
 
+    fn expire(&mut self, now: Now, app: &mut App<'_, '_>) {
+        while let Some((index, class)) = self.hall.timers.expire(now) {
+            let Some(key) = self.hall.connections.key(index) else { continue };
+            let Some(open) = self.hall.connections.get(key) else { continue };
+            match class {
+                Class::Linger => self.forget(key),
+                Class::Idle => {
+                    open.connection.handle_timeout(now, &mut self.hall.workspace, app);
+                    self.close(key, Reason::IdleTimeout, now);
+                }
+                Class::Write => {
+                    self.hall.block.add_at(Family::ConnectionsClosed, Reason::Slow as usize, 1);
+                    self.forget(key);
+                }
+                Class::Head | Class::Body => {
+                    open.connection.handle_timeout(now, &mut self.hall.workspace, app);
+                    // What there is to say (408) is sent before it closes.
+                    open.closing = Some(Reason::Slow);
+                    self.progress(key, false, now, app);
+                }
+            }
+        }
+    }
+
+    // ── New connections ────────────────────────────────────────────────────
+
+    fn knocked(&mut self, index: usize, more: bool) {
+        let gate = &mut self.hall.gates[index];
+        gate.ready = gate.served;
+        if !more {
+            self.watches[index] = Standing::Off;
+            self.settle_watch(index);
+        }
+    }
+
+    fn settle_watch(&mut self, index: usize) {
+        let Gate { listener, served, .. } = &self.hall.gates[index];
+        match self.watches[index] {
+            Standing::Off if *served => {
+                self.watches[index] = Standing::On;
+                self.ring.watch(&listener.fd, index as u64);
+            }
+            Standing::On if !*served => {
+                self.watches[index] = Standing::Ending;
+                self.ring.cancel_watch(index as u64);
+            }
+            _ => {}
+        }
+    }
+
+    fn watch_channel(&mut self) {
+        if let Some(channel) = self.hall.control.descriptor() {
+            self.ring.watch(channel, CHANNEL);
+        }
+    }
+}
+
+impl<'r> Porter<'r> for Backend<'r> {
+    type Open = Open;
+
+    fn hall(&mut self) -> &mut Hall<'r, Open> {
+        &mut self.hall
+    }
+
+    fn watch(&mut self, gate: usize) -> io::Result<()> {
+        self.settle_watch(gate);
+        Ok(())
+    }
+
+    fn enter(&mut self, socket: OwnedFd, connection: Connection, now: Now) {
+        let key = self.hall.connections.insert(Open {
+            socket,
+            turn: connection.turn(),
+            connection,
+            sending: None,
+            closing: None,
+            receive: Standing::Off,
+            held: (NONE, NONE, 0),
+            awaits_write: false,
+            lingers: false,
+            ended: false,
+            told_ended: false,
+        });
+        self.hall.timers.arm(key.index, Class::Idle, now);
+        self.settle_receive(key);
+    }
+
     /// Shuts the write side and gives the peer time to read, or closes at once.
     fn close(&mut self, key: Key, reason: Reason, now: Now) {
-        let Some(open) = self.connections.get(key) else { return };
+        let Some(open) = self.hall.connections.get(key) else { return };
         if open.sending.is_some() && matches!(reason, Reason::IdleTimeout | Reason::Drained) {
             // The last answer is under way.
             open.closing = Some(reason);
-            return self.timers.arm(key.index, Class::Write, now);
+            return self.hall.timers.arm(key.index, Class::Write, now);
         }
-        self.block.add_at(Family::ConnectionsClosed, reason as usize, 1);
+        self.hall.block.add_at(Family::ConnectionsClosed, reason as usize, 1);
         let cut_short = open.ended || matches!(reason, Reason::Peer) || open.sending.is_some();
         let lingers = !cut_short && open.connection.wants_linger();
         if lingers && socket::shutdown_write(&open.socket).is_ok() {
             open.lingers = true;
             // Output of this connection may still lie in the workspace.
-            open.connection.release(&mut self.workspace);
+            open.connection.release(&mut self.hall.workspace);
             while let Some(picked) = take_held(&mut self.held, open) {
                 self.ring.give_back(picked);
             }
-            self.timers.arm(key.index, Class::Linger, now);
+            self.hall.timers.arm(key.index, Class::Linger, now);
             self.settle_receive(key);
         } else {
             self.forget(key);
@@ -500,9 +545,9 @@ impl<'r> Backend<'r> {
     }
 
     fn forget(&mut self, key: Key) {
-        let Some(mut open) = self.connections.remove(key) else { return };
-        open.connection.release(&mut self.workspace);
-        self.timers.disarm(key.index);
+        let Some(mut open) = self.hall.connections.remove(key) else { return };
+        open.connection.release(&mut self.hall.workspace);
+        self.hall.timers.disarm(key.index);
         while let Some(picked) = take_held(&mut self.held, &mut open) {
             self.ring.give_back(picked);
         }
@@ -517,222 +562,6 @@ impl<'r> Backend<'r> {
             self.ring.cancel_writable(key.to_word());
         }
         self.ring.retire(open.socket);
-    }
-
-    /// Closes whoever has waited longest in the first of these classes that anybody is in.
-    fn evict(&mut self, classes: &[Class]) -> bool {
-        let oldest = classes.iter().find_map(|class| self.timers.oldest(*class));
-        let Some(key) = oldest.and_then(|index| self.connections.key(index)) else { return false };
-        self.block.add_at(Family::ConnectionsClosed, Reason::Evicted as usize, 1);
-        self.forget(key);
-        true
-    }
-
-    fn expire(&mut self, now: Now, app: &mut App<'_, '_>) {
-        while let Some((index, class)) = self.timers.expire(now) {
-            let Some(key) = self.connections.key(index) else { continue };
-            let Some(open) = self.connections.get(key) else { continue };
-            match class {
-                Class::Linger => self.forget(key),
-                Class::Idle => {
-                    open.connection.handle_timeout(now, &mut self.workspace, app);
-                    self.close(key, Reason::IdleTimeout, now);
-                }
-                Class::Write => {
-                    self.block.add_at(Family::ConnectionsClosed, Reason::Slow as usize, 1);
-                    self.forget(key);
-                }
-                Class::Head | Class::Body => {
-                    open.connection.handle_timeout(now, &mut self.workspace, app);
-                    // What there is to say (408) is sent before it closes.
-                    open.closing = Some(Reason::Slow);
-                    self.progress(key, false, now, app);
-                }
-            }
-        }
-    }
-
-    // ── New connections ────────────────────────────────────────────────────
-
-    fn knocked(&mut self, index: usize, more: bool) {
-        let gate = &mut self.gates[index];
-        gate.ready = gate.served;
-        if !more {
-            gate.watch = Standing::Off;
-            self.settle_watch(index);
-        }
-    }
-
-    fn settle_watch(&mut self, index: usize) {
-        let gate = &mut self.gates[index];
-        match gate.watch {
-            Standing::Off if gate.served => {
-                gate.watch = Standing::On;
-                self.ring.watch(&gate.listener.fd, index as u64);
-            }
-            Standing::On if !gate.served => {
-                gate.watch = Standing::Ending;
-                self.ring.cancel_watch(index as u64);
-            }
-            _ => {}
-        }
-    }
-
-    fn watch_channel(&mut self) {
-        if let Some(channel) = self.control.descriptor() {
-            self.ring.watch(channel, CHANNEL);
-        }
-    }
-
-    fn accept(&mut self, gate: usize, now: Now) {
-        for _ in 0..ACCEPTS_A_TURN {
-            if !self.gates[gate].served || !self.gates[gate].ready {
-                return;
-            }
-            let evictable = self.timers.oldest(Class::Linger).or(self.timers.oldest(Class::Idle));
-            if !self.connections.has_room() && evictable.is_none() {
-                self.starved = true;
-                return;
-            }
-            self.block.add(Family::SystemCalls, 1);
-            match socket::accept4(&self.gates[gate].listener.fd) {
-                Ok(socket) => {
-                    if !self.connections.has_room() {
-                        self.evict(&[Class::Linger, Class::Idle]);
-                    }
-                    self.welcome(socket, now);
-                }
-                Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => self.gates[gate].ready = false,
-                // The peer gave up while it was queued (accept(2)).
-                Err(fault) if fault.kind() == io::ErrorKind::ConnectionAborted => {}
-                Err(fault) => {
-                    // No descriptor or no memory: the oldest idle one goes, and the queue waits.
-                    if !self.starved {
-                        log::warn!(
-                            "event=accept_failed address={} reason=\"{fault}\"",
-                            self.gates[gate].listener.address
-                        );
-                    }
-                    self.starved = true;
-                    self.evict(&[Class::Linger, Class::Idle]);
-                    return;
-                }
-            }
-        }
-    }
-
-    fn welcome(&mut self, socket: OwnedFd, now: Now) {
-        let mut connection = Connection::new();
-        if self.drain.is_some() {
-            connection.handle_drain();
-        }
-        let key = self.connections.insert(Open {
-            socket,
-            turn: connection.turn(),
-            connection,
-            sending: None,
-            closing: None,
-            receive: Standing::Off,
-            held: (NONE, NONE, 0),
-            awaits_write: false,
-            lingers: false,
-            ended: false,
-            told_ended: false,
-        });
-        self.block.add(Family::ConnectionsAccepted, 1);
-        self.timers.arm(key.index, Class::Idle, now);
-        self.settle_receive(key);
-    }
-
-    // ── The master's orders ────────────────────────────────────────────────
-
-    fn take_orders(&mut self, now: Now) -> Option<Outcome> {
-        while let Some(task) = self.next_task(now) {
-            match task {
-                Task::Plan(region) => return Some(Outcome::Plan(region)),
-                Task::Adopt(slot) => self.serve_gates(slot, true),
-                Task::Release(slot) if slot != self.own_slot => self.serve_gates(slot, false),
-                Task::Release(_) => {}
-                Task::Drain(deadline) => self.begin_drain(deadline, now),
-            }
-        }
-        None
-    }
-
-    fn next_task(&mut self, now: Now) -> Option<Task> {
-        if self.ordered {
-            let task = self.control.next(now);
-            self.ordered = task.is_some();
-            if task.is_some() {
-                return task;
-            }
-        }
-        self.control.abandoned(now)
-    }
-
-    /// Begins or ends serving the sockets of a slot.
-    fn serve_gates(&mut self, slot: usize, serve: bool) {
-        for index in 0..self.gates.len() {
-            let gate = &mut self.gates[index];
-            if gate.listener.slot == slot && gate.served != serve {
-                (gate.served, gate.ready) = (serve, serve);
-                self.settle_watch(index);
-            }
-        }
-    }
-
-    /// Until the idle time is over everything goes on, with `Connection: close`:
-    /// whoever asks for health sees that it is time to go elsewhere.
-    fn begin_drain(&mut self, deadline: Duration, now: Now) {
-        if let Some(drain) = &mut self.drain {
-            return drain.hurry(deadline, now);
-        }
-        let keys: Vec<Key> = self.connections.keys().collect();
-        for key in keys {
-            if let Some(open) = self.connections.get(key) {
-                open.connection.handle_drain();
-            }
-        }
-        self.drain = Some(Drain::begin(self.drain_idle, deadline, now));
-    }
-
-    /// Moves a drain on; true when nothing is left, or the deadline is over.
-    fn drained(&mut self, now: Now) -> bool {
-        let Some(drain) = &mut self.drain else { return false };
-        let (late, over) = (drain.is_late(now), drain.idle_is_over(now));
-        let shut = drain.shut || over;
-        let shuts = std::mem::replace(&mut drain.shut, shut) != shut;
-        if over {
-            while let Some(key) =
-                self.timers.oldest(Class::Idle).and_then(|index| self.connections.key(index))
-            {
-                self.close(key, Reason::Drained, now);
-            }
-        }
-        if shuts {
-            self.stop_accepting(now);
-        }
-        late || (shut && self.connections.count() == 0)
-    }
-
-    /// Whoever was queued by now was let in by the kernel and is answered; from
-    /// here on connections are refused, so nobody waits in vain.
-    fn stop_accepting(&mut self, now: Now) {
-        for index in 0..self.gates.len() {
-            while self.gates[index].served && self.connections.has_room() {
-                match socket::accept4(&self.gates[index].listener.fd) {
-                    Ok(socket) => self.welcome(socket, now),
-                    Err(_) => break,
-                }
-            }
-            let gate = &mut self.gates[index];
-            if std::mem::take(&mut gate.served) {
-                gate.ready = false;
-                // One that is ended already is as good.
-                let _ = socket::stop_listening(&gate.listener.fd);
-                self.settle_watch(index);
-            }
-        }
     }
 }
 

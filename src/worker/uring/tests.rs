@@ -4,6 +4,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use nix::libc::linger as Linger;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -95,7 +96,7 @@ fn serve(sizes: Sizes, limits: Limits, listener: TcpListener, channel: Channel) 
         accepted: block.get(Family::ConnectionsAccepted, 0),
         evicted: closed(Reason::Evicted),
         slow: closed(Reason::Slow),
-        open: backend.connections.count() as u64,
+        open: backend.hall.connections.count() as u64,
     }
 }
 
