@@ -68,10 +68,11 @@ fn start(io: Io, strict: bool) -> Running {
     let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/typical.experiments.json");
     let (_, image) = check::load(&std::fs::read(golden).unwrap()).unwrap();
     let directory = tempfile::tempdir().unwrap();
+    let identity = |ring| ring::Identity { instance: 1, ring, slot: 0 };
     let paths = [0u16, 1].map(|ring| {
         let path = directory.path().join(format!("{ring}"));
         let region = Region::create_file(&path, ring::region_size(64 << 20)).unwrap();
-        ring::format(region.words(), ring::Identity { instance: 1, ring, slot: 0 });
+        ring::format(region.words(), identity(ring));
         path
     });
     let metrics = Region::anonymous(metrics::region_size(metrics::block_count(1))).unwrap();
@@ -102,7 +103,7 @@ fn start(io: Io, strict: bool) -> Running {
         },
         listeners: vec![Listener { fd: listener.into(), slot: 0, address: "test".to_owned() }],
         plan: region::seal(image.bytes()).unwrap(),
-        rings: Some(Rings { paths }),
+        rings: Some(Rings { paths, identities: [0, 1].map(identity) }),
         metrics,
         which: 0,
         channel,

@@ -4,7 +4,7 @@
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::ring::{self, Account, Identity, Reader, Step, Writer};
+use super::ring::{self, Account, Identity, Reader, Side, Step, Writer};
 use super::stream::Messages;
 
 /// Bytes of the record area of the ring that is damaged.
@@ -20,7 +20,8 @@ pub fn fuzz_ring(data: &[u8]) {
         return;
     };
     let words: Vec<AtomicU64> = (0..ring::region_size(RING_SIZE) / 8).map(|_| AtomicU64::new(0)).collect();
-    ring::format(&words, Identity { instance: 7, ring: 3, slot: 1 });
+    let identity = Identity { instance: 7, ring: 3, slot: 1 };
+    ring::format(&words, identity);
     let data = if mode & 1 == 0 { prepare(&words, data) } else { data };
     if mode & 2 == 0 {
         // Word by word, where it hurts: three bytes for the place, one for how.
@@ -44,6 +45,12 @@ pub fn fuzz_ring(data: &[u8]) {
         for (word, bytes) in words.iter().skip(2).zip(data.as_chunks::<8>().0) {
             word.store(u64::from_le_bytes(*bytes), Relaxed);
         }
+    }
+    let side = [None, Some(Side::Writer), Some(Side::Reader), Some(Side::Both)][usize::from(mode >> 3 & 3)];
+    if let Some(side) = side
+        && ring::mend(&words, identity, side).is_ok()
+    {
+        assert!(Reader::attach(words.as_slice()).is_ok(), "what was mended can be read");
     }
     if mode & 4 == 0 {
         read(&words);
@@ -94,7 +101,7 @@ fn read(words: &[AtomicU64]) {
     assert!(out.len() <= RING_SIZE, "nothing is read twice");
     let _ = (reader.corrupt(), reader.waiting_size());
     reader.confirm(reader.position());
-    reader.beat();
+    let _ = reader.beat();
     let _ = Account::read(words);
     assert!(Reader::attach(words).is_ok(), "what was confirmed is sound");
 }

@@ -26,6 +26,7 @@
 //!
 //! This module knows neither files nor mappings: it is given words.
 
+mod atomic;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod proto;

@@ -102,7 +102,6 @@ impl<'m> Drain<'m> {
     /// # Errors
     /// If the sink's thread is gone.
     pub fn turn(&mut self, now: Now) -> Result<Turn, SinkGone> {
-        self.metrics.turns(now.mono_ns);
         self.take_back()?;
         if self.scanned.is_none_or(|at| now.since(at) >= SCAN_INTERVAL) {
             self.scan(now);
@@ -140,7 +139,7 @@ impl<'m> Drain<'m> {
         }
         self.scan_failing = failed.is_err();
         for source in self.sources.rings.values_mut() {
-            source.reader.beat();
+            source.keep();
             if source.damage.0 > 0 {
                 let (count, size) = std::mem::take(&mut source.damage);
                 log::error!(

@@ -6,16 +6,18 @@
 //! rings/{instance:016x}/{ring:05} locked by the one worker that writes it
 //! ```
 //! A ring of an earlier instance is removed once it is empty and no worker has
-//! it; its directory once it has no ring left. A ring that can't be read is said
-//! once and left where it is.
+//! it; its directory once it has no ring left. A header that does not hold is
+//! mended, the worker's words of it only where no worker has the ring; what can't
+//! be mended is said once and left where it is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 
 use super::batch::SourceKey;
-use crate::exposure::ring::{Position, Reader, RingFault};
+use crate::exposure::ring::{self, Identity, Position, Reader, RingFault, Side};
 use crate::sys::region::Region;
 
 /// One ring.
@@ -44,6 +46,21 @@ impl Source {
         is_confirmed && self.fault.is_none() && self.reader.waiting_size() == Ok(0)
     }
 
+    /// Puts its header right: the reader's state always, the rest where nothing can
+    /// be read and no worker is there who will.
+    pub fn keep(&mut self) {
+        if self.reader.beat() {
+            log::error!("event=ring_mended file={} reason=\"the reader's state\"", self.path.display());
+        }
+        if let Some(fault) = self.fault
+            && !self.has_writer()
+            && mend(self.reader.words(), self.reader.identity(), &self.probe).is_ok()
+        {
+            log::error!("event=ring_mended file={} reason=\"{fault}\"", self.path.display());
+            self.fault = None;
+        }
+    }
+
     /// Whether a worker holds it. A test that fails counts as held.
     #[must_use]
     pub fn has_writer(&self) -> bool {
@@ -59,7 +76,9 @@ impl Source {
 struct Instance {
     /// Its lock.
     _lock: File,
-    /// Rings in it that can't be taken; said once.
+    /// Rings in it that can't be taken, which was said.
+    said: BTreeSet<u16>,
+    /// Those of them that are not tried again.
     refused: BTreeSet<u16>,
 }
 
@@ -135,8 +154,8 @@ impl Sources {
         if instance != self.own_instance {
             log::info!("event=rings_found instance={instance:016x} left by an earlier instance");
         }
-        let refused = BTreeSet::new();
-        self.instances.insert(instance, Instance { _lock: lock, refused });
+        let (said, refused) = (BTreeSet::new(), BTreeSet::new());
+        self.instances.insert(instance, Instance { _lock: lock, said, refused });
         Ok(true)
     }
 
@@ -156,11 +175,15 @@ impl Sources {
                 Err(Refusal::NotYet) if instance != self.own_instance => remove_unfinished(&path),
                 Err(Refusal::NotYet) => {}
                 Err(refusal) => {
-                    log::error!(
-                        "event=ring_refused file={} error=\"{refusal}\" it is left where it is",
-                        path.display()
-                    );
-                    if let Some(instance) = self.instances.get_mut(&instance) {
+                    let Some(instance) = self.instances.get_mut(&instance) else { continue };
+                    if instance.said.insert(ring) {
+                        log::error!(
+                            "event=ring_refused file={} error=\"{refusal}\" it is left where it is",
+                            path.display()
+                        );
+                    }
+                    // The worker that takes it may still put its name right.
+                    if !matches!(refusal, Refusal::Misplaced { .. }) {
                         instance.refused.insert(ring);
                     }
                 }
@@ -172,7 +195,18 @@ impl Sources {
     fn take(&mut self, instance: u64, ring: u16, path: &Path) -> Result<(), Refusal> {
         // Opened apart: a mapping holds its open file, and so the probe's lock.
         let probe = OpenOptions::new().read(true).write(true).open(path)?;
-        let reader = Reader::attach(Region::open_file(path)?)?;
+        let region = Region::open_file(path)?;
+        if let Err(fault) = Reader::attach(region.words()) {
+            // A blank one of our own is still being made, or its worker will mend it.
+            if fault == RingFault::Blank && (instance == self.own_instance || !ring::was_used(region.words()))
+            {
+                return Err(Refusal::NotYet);
+            }
+            let identity = Identity { instance, ring, slot: ring / 2 };
+            mend(region.words(), identity, &probe)?;
+            log::error!("event=ring_mended file={} reason=\"{fault}\"", path.display());
+        }
+        let reader = Reader::attach(region)?;
         let identity = reader.identity();
         if (identity.instance, identity.ring) != (instance, ring) {
             return Err(Refusal::Misplaced { instance: identity.instance, ring: identity.ring });
@@ -221,6 +255,16 @@ impl Sources {
         });
         Ok(())
     }
+}
+
+/// Mends a header: the worker's words too, where no worker has the ring.
+fn mend(words: &[AtomicU64], identity: Identity, probe: &File) -> Result<(), RingFault> {
+    let is_free = probe.try_lock().is_ok();
+    let mended = ring::mend(words, identity, if is_free { Side::Both } else { Side::Reader });
+    if is_free {
+        let _ = probe.unlock();
+    }
+    mended
 }
 
 /// Removes a ring's file under its lock, if no worker has it.

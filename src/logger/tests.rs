@@ -82,6 +82,15 @@ impl House {
         Account::read(Region::open_file(&self.ring_path(instance, ring)).unwrap().words()).unwrap()
     }
 
+    /// Until a logger has taken the instance's rings.
+    fn wait_for_logger(&self, instance: u64) {
+        let directory = File::open(self.ring_path(instance, 0).parent().unwrap()).unwrap();
+        wait_until("a logger", || match directory.try_lock() {
+            Ok(()) => directory.unlock().is_err(),
+            Err(_) => true,
+        });
+    }
+
     fn metric(&self, family: Family, cell: usize) -> u64 {
         Table::attach(&self.words).unwrap().block(0).get(family, cell)
     }
@@ -206,7 +215,7 @@ fn the_stop_empties_what_was_pushed_just_before() {
     let house = House::new();
     house.make_ring(1, 0);
     let logger = house.start(house.options(1));
-    std::thread::sleep(Duration::from_millis(20));
+    house.wait_for_logger(1);
     let taken = push(&Region::open_locked(&house.ring_path(1, 0)).unwrap(), 500, 1000);
     // A ring that nobody has seen yet counts too.
     house.make_ring(1, 1);
@@ -316,7 +325,7 @@ fn damaged_and_foreign_rings_are_passed_over_and_cost_no_other() {
     let mut writer = Writer::attach(first.words()).unwrap();
     let _ = writer.claim();
     writer.commit(b"no exposure at all, though whole").unwrap();
-    // And a ring whose tail is damaged can't be read at all.
+    // A ring whose tail is damaged is mended: nothing is in it.
     let second = Region::open_file(&house.ring_path(1, 1)).unwrap();
     second.words()[16].store(1 << 40, Relaxed);
     let third = push(&Region::open_file(&house.ring_path(1, 2)).unwrap(), 5, 500);
@@ -332,14 +341,52 @@ fn damaged_and_foreign_rings_are_passed_over_and_cost_no_other() {
 }
 
 #[test]
+fn rings_with_damaged_headers_are_mended_and_delivered() {
+    let house = House::new();
+    for ring in 0..4 {
+        house.make_ring(7, ring);
+    }
+    let regions: Vec<Region> =
+        (0..4).map(|ring| Region::open_file(&house.ring_path(7, ring)).unwrap()).collect();
+    let taken: usize = regions.iter().map(|region| push(region, 50, 500).len()).sum();
+    // The magic, the tail, the reader's state, the capacity.
+    for (region, word) in regions.iter().zip([0, 16, 32, 2]) {
+        region.words()[word].store(if word == 0 { 0 } else { u64::MAX - 7 }, Relaxed);
+    }
+    drop(regions);
+    let logger = house.start(house.options(8));
+    wait_until("all of them", || delivered(&house.files()).len() == taken);
+    wait_until("the removal of the directory", || !house.ring_path(7, 0).parent().unwrap().exists());
+    assert_eq!(logger.stop().0, 0);
+}
+
+#[test]
+fn a_ring_whose_tail_is_damaged_while_it_is_read_is_mended_when_nobody_writes_it() {
+    let house = House::new();
+    house.make_ring(1, 0);
+    let logger = house.start(house.options(1));
+    let region = Region::open_locked(&house.ring_path(1, 0)).unwrap();
+    let taken = push(&region, 10, 500).len();
+    wait_until("the first", || delivered(&house.files()).len() == taken);
+    region.words()[16].store(1 << 40, Relaxed);
+    drop(region);
+    wait_until("the tail", || {
+        let region = Region::open_file(&house.ring_path(1, 0)).unwrap();
+        region.words()[16].load(Relaxed) < 1 << 40
+    });
+    let region = Region::open_locked(&house.ring_path(1, 0)).unwrap();
+    let more = push(&region, 10, 500).len();
+    wait_until("the others", || delivered(&house.files()).len() == taken + more);
+    assert_eq!(logger.stop().0, 0);
+    assert_eq!(house.account(1, 0).consumed, (taken + more) as u64);
+}
+
+#[test]
 fn a_second_logger_waits_for_the_first_one_s_rings() {
     let house = House::new();
     house.make_ring(1, 0);
     let first = house.start(house.options(1));
-    wait_until("the first", || {
-        let directory = File::open(house.ring_path(1, 0).parent().unwrap()).unwrap();
-        directory.try_lock().is_err()
-    });
+    house.wait_for_logger(1);
     let second = house.start(house.options(1));
     let region = Region::open_locked(&house.ring_path(1, 0)).unwrap();
     let taken = push(&region, 200, 1000);

@@ -18,14 +18,12 @@ use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
 
 use super::listen::{self, Bound, ListenFault};
-use crate::clock;
 use crate::config::settings::{Directories, Fault, Io, Pool, Route, Settings, SinkKind};
 use crate::endpoint::{AppOptions, RouteGroup};
 use crate::exposure::ring::{self, Account};
 use crate::http;
 use crate::limits;
 use crate::logger;
-use crate::metrics::board::{self, Board};
 use crate::metrics::{self, Block, Table};
 use crate::sys::channel::Channel;
 use crate::sys::region::Region;
@@ -184,34 +182,6 @@ impl Heritage {
         self.table().block(metrics::MASTER_BLOCK)
     }
 
-    /// Where the master says in words what it does.
-    #[must_use]
-    pub fn board(&self) -> Board<'_> {
-        self.table().board()
-    }
-
-    /// From here on the log is kept on the board, too, by the children as well.
-    ///
-    /// # Errors
-    /// If there is no memory left.
-    pub fn keep_log(&self) -> io::Result<()> {
-        // The process's log ends with the process.
-        let region: &'static Region = Box::leak(Box::new(Region::of_file(&self.metrics_file)?));
-        if let Ok(table) = Table::attach(region.words()) {
-            board::keep_log(table.board());
-        }
-        Ok(())
-    }
-
-    /// Its process has ended; who took its block over goes on.
-    pub fn say_ended(&self, pid: u32) {
-        for block in self.table().blocks() {
-            if block.life().is_some_and(|life| life.pid == pid) {
-                block.is(metrics::State::Ended);
-            }
-        }
-    }
-
     fn table(&self) -> Table<'_> {
         Table::attach(self.metrics.words()).expect("the region that was laid out here")
     }
@@ -237,11 +207,7 @@ impl Heritage {
         for (slot, _) in self.places.iter().enumerate().filter(|(_, place)| place.records) {
             for (which, path) in self.ring_paths(slot).iter().enumerate() {
                 let region = Region::create_file(path, size).map_err(refused("can't make the ring", path))?;
-                let ring = (slot * 2 + which) as u16;
-                ring::format(
-                    region.words(),
-                    ring::Identity { instance: self.instance, ring, slot: slot as u16 },
-                );
+                ring::format(region.words(), self.ring_identity(slot, which));
             }
         }
         Ok(())
@@ -249,6 +215,10 @@ impl Heritage {
 
     fn ring_directory(&self) -> PathBuf {
         self.directories.runtime_dir.join("rings").join(format!("{:016x}", self.instance))
+    }
+
+    fn ring_identity(&self, slot: usize, which: usize) -> ring::Identity {
+        ring::Identity { instance: self.instance, ring: (slot * 2 + which) as u16, slot: slot as u16 }
     }
 
     fn ring_paths(&self, slot: usize) -> [PathBuf; 2] {
@@ -279,7 +249,10 @@ impl Heritage {
             options: self.pool_options(slot),
             listeners,
             plan,
-            rings: place.records.then(|| Rings { paths: self.ring_paths(slot) }),
+            rings: place.records.then(|| Rings {
+                paths: self.ring_paths(slot),
+                identities: [0, 1].map(|which| self.ring_identity(slot, which)),
+            }),
             metrics: Region::of_file(&self.metrics_file)?,
             which,
             keep,
@@ -309,7 +282,6 @@ impl Heritage {
                 body_timeout: pool.body_timeout,
                 write_timeout: pool.write_timeout,
                 linger_timeout: pool.linger_timeout,
-                pending_output_count: pending_output_count(pool),
                 ..http::Limits::default()
             },
             connection_count_max: pool.connection_count_max,
@@ -431,14 +403,6 @@ fn route_groups(pool: &Pool) -> Vec<RouteGroup> {
     pool.routes.iter().filter_map(|route| route_group(*route)).collect()
 }
 
-/// Slots for untaken output, which are as large as the pool's largest answer.
-fn pending_output_count(pool: &Pool) -> usize {
-    match pool.routes.contains(&Route::Explain) {
-        true => limits::PENDING_EXPLANATION_COUNT,
-        false => limits::PENDING_OUTPUT_COUNT,
-    }
-}
-
 /// The endpoints' name for a setting's route; none where this build has none yet.
 #[must_use]
 pub fn route_group(route: Route) -> Option<RouteGroup> {
@@ -447,8 +411,7 @@ pub fn route_group(route: Route) -> Option<RouteGroup> {
         Route::Batch => Some(RouteGroup::Batch),
         Route::Health => Some(RouteGroup::Health),
         Route::Metrics => Some(RouteGroup::Metrics),
-        Route::Explain => Some(RouteGroup::Explain),
-        Route::Status => None,
+        Route::Explain | Route::Status => None,
     }
 }
 
@@ -558,9 +521,7 @@ fn make_metrics(runtime_dir: &Path, slot_count: usize) -> Result<(File, Region),
     };
     let (file, region) = make().map_err(refused("can't make", &path))?;
     let table = Table::format(region.words(), count);
-    let (block, now) = (table.block(metrics::MASTER_BLOCK), clock::now());
-    block.claim(metrics::Process::Master, "");
-    block.born(std::process::id(), now.unix_us, now.mono_ns);
+    table.block(metrics::MASTER_BLOCK).claim(metrics::Process::Master, "");
     Ok((file, region))
 }
 

@@ -106,7 +106,6 @@ impl Master {
         let signals = Signals::block().map_err(system("its signals"))?;
         raise_descriptor_limit();
         let heritage = Heritage::prepare(settings, directories)?;
-        heritage.keep_log().map_err(system("memory"))?;
         let niceness = Niceness::find(heritage.settings());
         let seed = heritage.instance.rotate_left(17);
         let pools: Vec<usize> = heritage.places.iter().map(|place| place.pool).collect();
@@ -178,7 +177,6 @@ impl Master {
         loop {
             let ready = self.wait();
             let now_ns = clock::now().mono_ns;
-            self.heritage.block().turns(now_ns);
             let mut events = VecDeque::from([Event::Time]);
             for source in ready {
                 match source {
@@ -347,7 +345,6 @@ impl Master {
                 awaited = true;
             }
         }
-        self.heritage.board().set_version(&version);
         self.plan = Some(InForce { image, version, taken_ns: clock::now().mono_ns, awaited });
         self.notify(&[]);
     }
@@ -383,7 +380,6 @@ impl Master {
         if let Role::Worker { slot } = running.role {
             self.heritage.clear_gauges(&[0, 1].map(|which| metrics::worker_block(slot, which)));
         }
-        self.heritage.say_ended(running.pid().unsigned_abs());
         self.say_plan_in_force();
         let code = match exit {
             Exit::Code(code) => Some(code),
@@ -551,8 +547,6 @@ impl Master {
                     let table = metrics::Table::attach(region.words()).expect("laid out by the master");
                     let block = table.block(metrics::LOGGER_BLOCK);
                     block.claim(metrics::Process::Logger, "");
-                    let now = clock::now();
-                    block.born(std::process::id(), now.unix_us, now.mono_ns);
                     logger::run(options, channel, block)
                 })
             }

@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use crate::clock::Now;
 use crate::http::{Connection, Workspace};
-use crate::metrics::{Block, Family, State};
+use crate::limits::ANSWER_SIZE_MAX;
+use crate::metrics::{Block, Family};
 use crate::sys::socket;
 
 use super::connections::{Connections, Key};
@@ -82,7 +83,7 @@ impl<'r, O: Guest> Hall<'r, O> {
             gates: gates.collect(),
             connections: Connections::new(count_max),
             timers: Timers::new(count_max, timer_durations(&options.limits)),
-            workspace: Workspace::new(options.limits, options.answer_size_max()),
+            workspace: Workspace::new(options.limits, ANSWER_SIZE_MAX),
             block,
             control,
             ordered: true,
@@ -107,7 +108,6 @@ impl<'r, O: Guest> Hall<'r, O> {
     pub fn begin_turn(&mut self, now: Now) {
         self.workspace.set_time(now);
         self.block.add(Family::LoopTurns, 1);
-        self.block.turns(now.mono_ns);
     }
 
     fn next_task(&mut self, now: Now) -> Option<Task> {
@@ -257,7 +257,6 @@ pub trait Porter<'r> {
                 open.connection().handle_drain();
             }
         }
-        hall.block.is(State::Draining);
         hall.drain = Some(Drain::begin(hall.drain_idle, deadline, now));
     }
 

@@ -31,9 +31,8 @@ use core_affinity::CoreId;
 use crate::clock;
 use crate::endpoint::{App, AppOptions, Desk, RouteGroup};
 use crate::engine::plan::{Plan, PlanFault};
-use crate::exposure::ring::{RingFault, Writer};
+use crate::exposure::ring::{self, Identity, RingFault, Side, Writer};
 use crate::http::Limits;
-use crate::limits::ANSWER_SIZE_MAX;
 use crate::metrics::{Block, Family, Process, Table, TableFault, worker_block};
 use crate::sys::channel::Channel;
 use crate::sys::region::Region;
@@ -63,6 +62,8 @@ pub struct Setup {
 pub struct Rings {
     /// Their files.
     pub paths: [PathBuf; 2],
+    /// What each says it is.
+    pub identities: [Identity; 2],
 }
 
 /// A listening socket of the pool.
@@ -114,14 +115,6 @@ pub struct PoolOptions {
     pub orphan_timeout: Duration,
     /// How long a drain may take that no order's deadline bounds.
     pub drain_timeout: Duration,
-}
-
-impl PoolOptions {
-    /// The largest answer of its routes.
-    #[must_use]
-    pub fn answer_size_max(&self) -> usize {
-        self.routes.iter().map(|route| route.answer_size_max()).max().unwrap_or(ANSWER_SIZE_MAX)
-    }
 }
 
 /// What the master tells a worker, in one packet of its channel.
@@ -224,8 +217,6 @@ fn serve(setup: Setup) -> Result<(), Fault> {
     let table = Table::attach(metrics.words())?;
     let block = table.block(worker_block(options.slot, which));
     block.claim(Process::Worker, &options.name);
-    let now = clock::now();
-    block.born(std::process::id(), now.unix_us, now.mono_ns);
     let mut desk = Desk::new(options.app, options.routes.clone(), writer, table, block);
     let mut backend = Backend::new(&options, listeners, Control::new(channel, &options), block)?;
     let mut region = Region::map_sealed(&plan).map_err(Fault::Map)?;
@@ -291,15 +282,34 @@ impl<'r> Backend<'r> {
     }
 }
 
-/// Locks one of the slot's rings, the one that was named first if nobody else has it.
+/// Takes one of the slot's rings: the one that was named first, if nobody else
+/// has it and its header holds or can be mended.
 fn take_ring(rings: &Rings, which: usize) -> Result<(Region, usize), Fault> {
-    let locked = |which: usize| {
+    let take = |which: usize| {
         let path = &rings.paths[which];
-        Region::open_locked(path).map_err(|fault| Fault::RingFile { path: path.clone(), fault })
+        let region =
+            Region::open_locked(path).map_err(|fault| Fault::RingFile { path: path.clone(), fault })?;
+        mend(rings, which, &region)?;
+        Ok((region, which))
     };
-    locked(which)
-        .map(|region| (region, which))
-        .or_else(|_| locked(1 - which).map(|region| (region, 1 - which)))
+    take(which).or_else(|fault: Fault| {
+        take(1 - which).inspect(|_| log::warn!("event=other_ring_taken reason=\"{fault}\""))
+    })
+}
+
+/// What a ring's header should say is known from where it lies.
+fn mend(rings: &Rings, which: usize, region: &Region) -> Result<(), RingFault> {
+    let identity = rings.identities[which];
+    let fault = match Writer::check(region.words()) {
+        Ok(found) if found == identity => return Ok(()),
+        Ok(found) => format!("it says that it is ring {} of instance {:016x}", found.ring, found.instance),
+        Err(fault) => fault.to_string(),
+    };
+    let path = rings.paths[which].display();
+    ring::mend(region.words(), identity, Side::Writer)?;
+    Writer::check(region.words())?;
+    log::error!("event=ring_mended file={path} reason=\"{fault}\"");
+    Ok(())
 }
 
 /// Why a backend's loop ended.

@@ -1,8 +1,7 @@
 //! A ring's books, read from its words by anyone at any time.
 
-use std::sync::atomic::Ordering::Acquire;
-use std::sync::atomic::{AtomicU64, fence};
-
+use super::super::atomic::Ordering::Acquire;
+use super::super::atomic::{AtomicU64, fence};
 use super::reader::{Frame, Position, frame};
 use super::{
     AT_EPOCH, AT_NEXT_SEQ, AT_READER_HEARTBEAT, AT_REFUSED_FULL, AT_REFUSED_OVERSIZE, AT_STATE, AT_TAIL,

@@ -10,10 +10,8 @@
 //! bytes skipped could hold (numbers refused in between may then count as corrupt
 //! too: they can't be told apart).
 
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::fence;
-
+use super::super::atomic::Ordering::{Acquire, Relaxed, Release};
+use super::super::atomic::{AtomicU64, fence};
 use super::{
     AT_NEXT_SEQ, AT_READER_HEARTBEAT, AT_SLOTS, AT_STATE, AT_TAIL, Identity, PAD, RECORD_HEADER_SIZE,
     RingFault, SEQ_END, bind, check_positions, get, identify, pad_word, put, record_size, word_at,
@@ -68,7 +66,15 @@ impl Position {
     /// The state in force, if it checks.
     pub(super) fn load(words: &[AtomicU64]) -> Result<Position, RingFault> {
         let state = words[AT_STATE].load(Acquire);
-        let at = AT_SLOTS[(state & 1) as usize];
+        let slot = (state & 1) as usize;
+        let in_force = get(words, AT_SLOTS[slot]) == state;
+        Position::load_slot(words, slot).filter(|_| in_force).ok_or(RingFault::State { state })
+    }
+
+    /// What one slot says, in force or not, if it checks.
+    pub(super) fn load_slot(words: &[AtomicU64], slot: usize) -> Option<Position> {
+        let at = AT_SLOTS[slot];
+        let state = get(words, at);
         let position = Position {
             head: state & !1,
             consumed: get(words, at + 1),
@@ -76,8 +82,8 @@ impl Position {
             expected: get(words, at + 3),
             pending: get(words, at + 4),
         };
-        let sound = get(words, at) == state && get(words, at + 5) == position.check(state);
-        (sound && position.head.is_multiple_of(8)).then_some(position).ok_or(RingFault::State { state })
+        let sound = state & 1 == slot as u64 && get(words, at + 5) == position.check(state);
+        (sound && position.head.is_multiple_of(8)).then_some(position)
     }
 }
 
@@ -151,6 +157,25 @@ pub struct Reader<W> {
     heartbeat: u64,
     /// Size of the record that the last step gave, which may still be rejected.
     last: Option<usize>,
+}
+
+impl<'r> Reader<&'r [AtomicU64]> {
+    /// Reads from a position to a tail that the header need not say; to be
+    /// read, not confirmed.
+    pub(super) fn over(words: &'r [AtomicU64], capacity: u64, position: Position, tail: u64) -> Self {
+        let identity = Identity { instance: 0, ring: 0, slot: 0 };
+        Reader {
+            words,
+            capacity,
+            identity,
+            confirmed: position,
+            slot: 0,
+            position,
+            tail,
+            heartbeat: 0,
+            last: None,
+        }
+    }
 }
 
 impl<W: AsRef<[AtomicU64]>> Reader<W> {
@@ -299,10 +324,17 @@ impl<W: AsRef<[AtomicU64]>> Reader<W> {
         (self.slot, self.confirmed) = (slot, position);
     }
 
-    /// Shows that the logger lives.
-    pub fn beat(&mut self) {
+    /// Shows that the logger lives. True if the state in force had been damaged
+    /// and was put back: a worker that attaches needs it.
+    pub fn beat(&mut self) -> bool {
         self.heartbeat = self.heartbeat.wrapping_add(1);
-        put(self.words.as_ref(), AT_READER_HEARTBEAT, self.heartbeat, Relaxed);
+        let words = self.words.as_ref();
+        put(words, AT_READER_HEARTBEAT, self.heartbeat, Relaxed);
+        let is_damaged = Position::load(words) != Ok(self.confirmed);
+        if is_damaged {
+            self.confirmed.store(words, self.slot);
+        }
+        is_damaged
     }
 
     fn count(&mut self, seq: u64) {

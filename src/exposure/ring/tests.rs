@@ -2,31 +2,27 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::path::Path;
+use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, raise};
 use proptest::prelude::*;
 
+use super::super::atomic::listen;
 use super::*;
-
-thread_local! {
-    static STORES: RefCell<Option<Vec<(usize, u64)>>> = const { RefCell::new(None) };
-}
-
-/// Every store of a writer or a reader, while [`stores_of`] listens.
-pub(super) fn note_store(index: usize, value: u64) {
-    STORES.with_borrow_mut(|stores| {
-        if let Some(stores) = stores {
-            stores.push((index, value));
-        }
-    });
-}
+use crate::sys::fork::{Exit, fork};
+use crate::sys::region::Region;
 
 /// The stores that `work` makes in shared words, in their order.
 fn stores_of(work: impl FnOnce()) -> Vec<(usize, u64)> {
-    STORES.set(Some(Vec::new()));
+    let stores = Rc::new(RefCell::new(Vec::new()));
+    let heard = Rc::clone(&stores);
+    listen(Some(Box::new(move |index, value| heard.borrow_mut().push((index, value)))));
     work();
-    STORES.take().unwrap_or_default()
+    listen(None);
+    stores.take()
 }
 
 const IDENTITY: Identity = Identity { instance: 0xfeed, ring: 5, slot: 2 };
@@ -376,6 +372,74 @@ fn worker_killed_after_any_store_of_a_push_leaves_the_ring_to_its_successor() {
     }
 }
 
+/// In a process of its own: takes the ring's lock, attaches, and pushes; killed
+/// after so many of its stores, if it makes more.
+fn push_and_die(path: &Path, stores: usize, size: usize) -> Exit {
+    let child = fork(|| {
+        let region = Region::open_locked(path).unwrap();
+        let mut left = stores;
+        listen(Some(Box::new(move |_, _| {
+            left = left.saturating_sub(1);
+            if left == 0 {
+                // Nothing runs after it, not even an exit handler.
+                let _ = raise(Signal::SIGKILL);
+            }
+        })));
+        let mut writer = Writer::attach(region.words()).unwrap();
+        i32::from(push(&mut writer, size).is_err())
+    });
+    child.unwrap().wait().unwrap()
+}
+
+#[test]
+fn worker_process_killed_after_any_store_of_a_push_costs_at_most_that_push() {
+    const CAPACITY: usize = 4096;
+    const SIZE: usize = 1250;
+    let directory = tempfile::tempdir().unwrap();
+    let (before, path) = (directory.path().join("before"), directory.path().join("ring"));
+    // In the middle of a lap; and at its end, so that the push begins with a pad.
+    for confirmed in [1, 2] {
+        let _ = std::fs::remove_file(&before);
+        let region = Region::create_file(&before, region_size(CAPACITY)).unwrap();
+        format(region.words(), IDENTITY);
+        let mut writer = Writer::attach(region.words()).unwrap();
+        let mut reader = Reader::attach(region.words()).unwrap();
+        for _ in 0..confirmed {
+            push(&mut writer, SIZE).unwrap();
+        }
+        read_all(&mut reader);
+        reader.confirm(reader.position());
+        let waiting = push(&mut writer, 100).unwrap();
+        let next_seq = account(region.words()).attempted;
+        for stores in 1.. {
+            std::fs::copy(&before, &path).unwrap();
+            let exit = push_and_die(&path, stores, SIZE);
+            // The kernel has let go of the dead one's lock.
+            let region = Region::open_locked(&path).unwrap();
+            let words = region.words();
+            let found = account(words);
+            let claimed = found.attempted > next_seq;
+            let committed = found.in_ring == 2;
+            assert_eq!(found.torn, u64::from(claimed && !committed), "{stores} stores: {found:?}");
+            let mut successor = Writer::attach(words).unwrap();
+            let seq = push(&mut successor, 90).unwrap();
+            assert_eq!(seq, next_seq + u64::from(claimed));
+            let mut reader = Reader::attach(words).unwrap();
+            let killed = committed.then_some(next_seq);
+            let expected: Vec<u64> = [Some(waiting), killed, Some(seq)].into_iter().flatten().collect();
+            assert_eq!(read_all(&mut reader), (expected, 0), "{stores} stores");
+            reader.confirm(reader.position());
+            let found = account(words);
+            assert_eq!((found.in_ring, found.torn), (0, u64::from(claimed && !committed)));
+            if exit != Exit::Signal(Signal::SIGKILL) {
+                assert_eq!((exit, committed), (Exit::Code(0), true));
+                assert!(stores > SIZE / 8, "every word of the record was a store");
+                break;
+            }
+        }
+    }
+}
+
 #[test]
 fn worker_killed_with_its_stores_in_any_order_before_the_commit_costs_no_other() {
     // The hardware may show plain stores out of order; the commit comes last.
@@ -600,6 +664,101 @@ fn a_damaged_state_or_tail_is_said_and_not_followed() {
     }
     words[AT_TAIL].store(tail, Relaxed);
     assert!(matches!(reader.next(&mut out, 1000), Ok(Step::Record { .. })));
+}
+
+/// A ring with a few records confirmed and a few not, over a lap's end.
+fn used_ring() -> (Vec<AtomicU64>, Vec<u64>) {
+    let words = ring(1024);
+    let mut writer = Writer::attach(&words).unwrap();
+    let mut reader = Reader::attach(words.as_slice()).unwrap();
+    for _ in 0..3 {
+        push(&mut writer, 200).unwrap();
+        let _ = push(&mut writer, 600).unwrap_err();
+        read_all(&mut reader);
+        reader.confirm(reader.position());
+    }
+    let waiting = (0..3).map(|_| push(&mut writer, 200).unwrap()).collect();
+    (words, waiting)
+}
+
+#[test]
+fn a_damaged_header_is_mended_and_no_record_is_lost_nor_a_number_used_twice() {
+    let (before, waiting) = used_ring();
+    let books = account(&before);
+    let header = [AT_MAGIC, AT_LAYOUT, AT_CAPACITY, AT_INSTANCE, AT_PLACE, AT_TAIL, AT_NEXT_SEQ, AT_STATE];
+    let slots = AT_SLOTS.into_iter().flat_map(|at| at..at + 6);
+    let mut mended_count = 0;
+    for index in header.into_iter().chain(slots) {
+        for damaged in [0, 1, 7, 1 << 20, 1 << 40, u64::MAX, u64::MAX - 7] {
+            let words = copy(&before);
+            words[index].store(damaged, Relaxed);
+            let is_sound = Writer::check(&words) == Ok(IDENTITY) && Reader::attach(words.as_slice()).is_ok();
+            if is_sound {
+                continue;
+            }
+            mended_count += 1;
+            assert_eq!(mend(&words, IDENTITY, Side::Both), Ok(()), "word {index} = {damaged:#x}");
+            let mut writer = Writer::attach(&words).unwrap();
+            assert_eq!(writer.identity(), IDENTITY);
+            let new = push(&mut writer, 8);
+            let mut reader = Reader::attach(words.as_slice()).unwrap();
+            let (seqs, damage_count) = read_all(&mut reader);
+            assert_eq!(damage_count, 0);
+            // What was confirmed last may come again, with the same number.
+            let new: Vec<u64> = new.into_iter().collect();
+            assert!(
+                seqs.ends_with(&[waiting.as_slice(), &new].concat()),
+                "word {index} = {damaged:#x}: {seqs:?}"
+            );
+            assert!(new.iter().all(|new| !waiting.contains(new)));
+            reader.confirm(reader.position());
+            let found = account(&words);
+            assert!(found.consumed >= books.consumed + waiting.len() as u64);
+        }
+    }
+    assert!(mended_count > 50, "{mended_count}");
+}
+
+#[test]
+fn a_reader_without_any_state_begins_a_lap_before_the_tail() {
+    let (words, waiting) = used_ring();
+    for at in AT_SLOTS {
+        words[at + 5].fetch_xor(1, Relaxed);
+    }
+    mend(&words, IDENTITY, Side::Reader).unwrap();
+    let (seqs, _) = read_all(&mut Reader::attach(words.as_slice()).unwrap());
+    assert!(seqs.ends_with(&waiting), "{seqs:?}");
+    assert_eq!(account(&words).torn, 0, "what came before counts as consumed");
+}
+
+#[test]
+fn each_side_mends_its_own_words_alone() {
+    let (words, _) = used_ring();
+    words[AT_TAIL].store(u64::MAX, Relaxed);
+    words[AT_MAGIC].store(0, Relaxed);
+    words[AT_STATE].fetch_xor(1 << 20, Relaxed);
+    let part = |words: &[AtomicU64], from: usize, to: usize| {
+        words[from..to].iter().map(|word| word.load(Relaxed)).collect::<Vec<_>>()
+    };
+    let (writers, readers) = (part(&words, 16, 32), part(&words, 32, 64));
+    assert!(matches!(mend(&words, IDENTITY, Side::Writer), Err(RingFault::State { .. })));
+    assert_eq!(part(&words, 32, 64), readers);
+    assert_eq!(mend(&words, IDENTITY, Side::Reader), Ok(()));
+    assert_eq!(part(&words, 16, 32), writers);
+    assert_eq!(mend(&words, IDENTITY, Side::Writer), Ok(()));
+    assert_eq!(Writer::check(&words), Ok(IDENTITY));
+}
+
+#[test]
+fn a_reader_that_is_there_puts_its_state_back() {
+    let (words, waiting) = used_ring();
+    let mut reader = Reader::attach(words.as_slice()).unwrap();
+    assert!(!reader.beat());
+    words[AT_STATE].store(u64::MAX - 7, Relaxed);
+    assert!(Writer::check(&words).is_err());
+    assert!(reader.beat());
+    assert_eq!(Writer::check(&words), Ok(IDENTITY));
+    assert_eq!(read_all(&mut reader).0, waiting);
 }
 
 #[test]

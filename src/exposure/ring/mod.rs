@@ -37,17 +37,19 @@
 //! `tail` commits ([`Writer::commit`]); (5) only then may the answer leave.
 
 mod account;
+mod mend;
 mod reader;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
-use std::sync::atomic::Ordering::{self, Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicU64, fence};
 
+use super::atomic::Ordering::{self, Acquire, Relaxed, Release};
+use super::atomic::{AtomicU64, fence, stored};
 use crate::limits::EXPOSURE_SIZE_MAX;
 
 pub use account::Account;
+pub use mend::{Side, mend, was_used};
 pub use reader::{Position, Reader, Step};
 
 /// The first word of a ring: "splitdR" and a byte for good measure.
@@ -94,6 +96,13 @@ pub struct Identity {
     pub ring: u16,
     /// The worker slot that owns it.
     pub slot: u16,
+}
+
+impl Identity {
+    /// Ring and slot as one word of the header.
+    fn place(self) -> u64 {
+        u64::from(self.ring) | (u64::from(self.slot) << 16)
+    }
 }
 
 /// An exposure's id: unique for ever, made without a clock or randomness.
@@ -143,8 +152,10 @@ pub enum RingFault {
         /// The second word found.
         layout: u64,
     },
-    /// The area is not a power of two within bounds, or not all mapped.
-    #[error("capacity {capacity} is no power of two from {CAPACITY_MIN} that fits {words} mapped words")]
+    /// The area is not a power of two within bounds, or not what is mapped.
+    #[error(
+        "capacity {capacity} is no power of two from {CAPACITY_MIN}, or not what {words} mapped words hold"
+    )]
     Capacity {
         /// Bytes of records promised.
         capacity: u64,
@@ -215,8 +226,7 @@ pub fn format(words: &[AtomicU64], identity: Identity) {
     put(words, AT_LAYOUT, LAYOUT, Relaxed);
     put(words, AT_CAPACITY, capacity, Relaxed);
     put(words, AT_INSTANCE, identity.instance, Relaxed);
-    let place = u64::from(identity.ring) | (u64::from(identity.slot) << 16);
-    put(words, AT_PLACE, place, Relaxed);
+    put(words, AT_PLACE, identity.place(), Relaxed);
     Position::default().store(words, 0);
     put(words, AT_MAGIC, MAGIC, Release);
 }
@@ -237,7 +247,7 @@ fn identify(words: &[AtomicU64]) -> Result<(Identity, u64), RingFault> {
     }
     let capacity = get(words, AT_CAPACITY);
     let mapped = (words.len() - HEADER_WORDS) as u64 * 8;
-    if !capacity_is_sound(capacity) || capacity > mapped {
+    if !capacity_is_sound(capacity) || capacity != mapped {
         return Err(RingFault::Capacity { capacity, words: words.len() });
     }
     let place = get(words, AT_PLACE);
@@ -271,8 +281,7 @@ fn get(words: &[AtomicU64], index: usize) -> u64 {
 #[inline]
 fn put(words: &[AtomicU64], index: usize, value: u64, ordering: Ordering) {
     words[index].store(value, ordering);
-    #[cfg(test)]
-    tests::note_store(index, value);
+    stored(index, value);
 }
 
 /// The first word of the record area that holds a position.
@@ -321,6 +330,20 @@ pub struct Writer<'r> {
 }
 
 impl<'r> Writer<'r> {
+    /// Whether a ring could be attached to, and which it says it is.
+    ///
+    /// # Errors
+    /// If this is no ring of this layout, or a damaged one.
+    pub fn check(words: &'r [AtomicU64]) -> Result<Identity, RingFault> {
+        let (identity, capacity) = identify(words)?;
+        let head = words[AT_STATE].load(Acquire) & !1;
+        check_positions(head, get(words, AT_TAIL), capacity)?;
+        match get(words, AT_NEXT_SEQ) {
+            next_seq if next_seq > SEQ_END / 2 => Err(RingFault::Numbers { next_seq }),
+            _ => Ok(identity),
+        }
+    }
+
     /// Takes up a ring, fresh or a predecessor's: goes on where that one stopped,
     /// with the next number. What the predecessor was killed in the middle of is
     /// a used number and bytes that will be written over.
@@ -328,13 +351,10 @@ impl<'r> Writer<'r> {
     /// # Errors
     /// If this is no ring of this layout, or a damaged one.
     pub fn attach(words: &'r [AtomicU64]) -> Result<Writer<'r>, RingFault> {
-        let (identity, capacity) = identify(words)?;
+        let identity = Writer::check(words)?;
+        let (_, capacity) = identify(words)?;
         let (tail, next_seq) = (get(words, AT_TAIL), get(words, AT_NEXT_SEQ));
         let head = words[AT_STATE].load(Acquire) & !1;
-        check_positions(head, tail, capacity)?;
-        if next_seq > SEQ_END / 2 {
-            return Err(RingFault::Numbers { next_seq });
-        }
         put(words, AT_EPOCH, get(words, AT_EPOCH).wrapping_add(1), Relaxed);
         Ok(Writer {
             words,
@@ -438,12 +458,10 @@ impl<'r> Writer<'r> {
         let (whole, rest) = payload.as_chunks::<8>();
         let at = at + 2;
         // Like `put`, with one check of the bounds for all of them.
-        for (word, bytes) in words[at..at + whole.len()].iter().zip(whole) {
-            word.store(u64::from_le_bytes(*bytes), Relaxed);
-        }
-        #[cfg(test)]
-        for (index, bytes) in whole.iter().enumerate() {
-            tests::note_store(at + index, u64::from_le_bytes(*bytes));
+        for (index, (word, bytes)) in words[at..at + whole.len()].iter().zip(whole).enumerate() {
+            let value = u64::from_le_bytes(*bytes);
+            word.store(value, Relaxed);
+            stored(at + index, value);
         }
         if !rest.is_empty() {
             let mut bytes = [0; 8];
