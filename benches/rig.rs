@@ -63,6 +63,7 @@ impl Rig<'_, '_> {
     #[inline]
     pub fn exchange(&mut self, input: &[u8]) -> usize {
         let Rig { app, connection, workspace, now, .. } = self;
+        app.pace().look(now.mono_ns);
         connection.handle_input(input, *now, workspace, app);
         let mut total = 0;
         while let Output::Send(bytes) = connection.poll_output(workspace) {
@@ -70,6 +71,7 @@ impl Rig<'_, '_> {
             total += size;
             connection.handle_sent(size, *now, workspace, app);
         }
+        app.pace().handed_over(clock::mono_ns());
         total
     }
 

@@ -19,6 +19,7 @@ use crate::http::{
     Status, percent_decode, query_options,
 };
 use crate::limits::{EXPOSURE_SIZE_MAX, NAME_SIZE_MAX};
+use crate::metrics::pace::Pace;
 use crate::metrics::{self, Block, Family, Table, request_cell};
 
 /// Groups of routes that a pool's `routes` setting names.
@@ -112,6 +113,7 @@ pub struct Desk<'r> {
     record: Vec<u8>,
     table: Table<'r>,
     block: Block<'r>,
+    pace: Pace<'r>,
 }
 
 impl<'r> Desk<'r> {
@@ -125,7 +127,8 @@ impl<'r> Desk<'r> {
         block: Block<'r>,
     ) -> Desk<'r> {
         let size = if ring.is_some() { EXPOSURE_SIZE_MAX } else { 0 };
-        Desk { options, groups, ring, record: Vec::with_capacity(size), table, block }
+        let pace = Pace::new(block);
+        Desk { options, groups, ring, record: Vec::with_capacity(size), table, block, pace }
     }
 
     /// Says to whoever watches the ring that its writer is alive.
@@ -154,6 +157,11 @@ impl<'a, 'r> App<'a, 'r> {
     /// What it keeps over all plans.
     pub fn desk(&mut self) -> &mut Desk<'r> {
         self.desk
+    }
+
+    /// The worker's stopwatch, which the loop keeps going.
+    pub fn pace(&mut self) -> &mut Pace<'r> {
+        &mut self.desk.pace
     }
 
     fn experiment(&self, path: &str, prefix: &str) -> Option<ExperimentIndex> {
@@ -259,11 +267,13 @@ impl Service for App<'_, '_> {
     fn refused(&mut self, status: Status, _: &'static str) {
         let none = metrics::ROUTES.len() - 1;
         self.desk.block.add_at(Family::Requests, request_cell(none, status.code()), 1);
+        self.desk.pace.answered(none);
     }
 
     fn answered(&mut self, admission: Admission, status: Status) {
-        let cell = request_cell(usize::from(admission.route), status.code());
-        self.desk.block.add_at(Family::Requests, cell, 1);
+        let route = usize::from(admission.route);
+        self.desk.block.add_at(Family::Requests, request_cell(route, status.code()), 1);
+        self.desk.pace.answered(route);
     }
 }
 

@@ -190,9 +190,7 @@ impl Heritage {
     /// blocks that nobody writes.
     pub fn clear_gauges(&self, blocks: &[usize]) {
         for block in blocks.iter().map(|block| self.table().block(*block)) {
-            for row in metrics::FAMILIES.iter().filter(|row| row.kind != metrics::Kind::Counter) {
-                block.set(row.family, 0);
-            }
+            block.clear_levels();
         }
     }
 

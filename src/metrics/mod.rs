@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! region: magic | layout | block count | words a block | block 0 | block 1 | …
-//! block:  kind, pool name (32 bytes of text) | one word a cell, family after family
+//! block:  kind, pool name (32 bytes of text) | cells, family after family: one word
+//!         each, of a histogram `histogram::WORD_COUNT`
 //! ```
 //! A worker slot owns two blocks, as it owns two rings: a successor counts on in
 //! the block that its predecessor is not draining on, and sums never go back.
@@ -11,9 +12,13 @@
 //!
 //! To add a metric: one row in [`FAMILIES`] and its name in [`Family`].
 
+pub mod histogram;
+pub mod pace;
 pub mod render;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use histogram::Histogram;
 
 /// Label values of `route`, in the order of the endpoint's table.
 pub const ROUTES: &[&str] = &["assign", "experiment", "batch", "livez", "readyz", "metrics", "none"];
@@ -38,6 +43,9 @@ pub const EXIT_CAUSES: &[&str] = &["exit", "signal", "panic", "watchdog"];
 #[allow(missing_docs, reason = "each row's help text says it")]
 pub enum Family {
     Requests,
+    ServiceTime,
+    QueueDelay,
+    LoopStall,
     Connections,
     ConnectionSpread,
     ConnectionsAccepted,
@@ -81,6 +89,8 @@ pub enum Kind {
     /// How uneven another level is over the workers: the largest over the mean.
     /// It has no cell of its own to write.
     Spread(Family),
+    /// Durations; each cell is a [`histogram`] of its own.
+    Histogram,
 }
 
 /// One row of the table.
@@ -111,7 +121,7 @@ const fn row(
     Row { family, name, help, by, kind, labels }
 }
 
-use Kind::{Counter, Gauge, GaugeMax, Spread};
+use Kind::{Counter, Gauge, GaugeMax, Histogram as Durations, Spread};
 use Process::{Logger, Master, Worker};
 /// Every metric there is.
 pub const FAMILIES: &[Row] = &[
@@ -122,6 +132,30 @@ pub const FAMILIES: &[Row] = &[
         "splitd_requests_total",
         "Requests answered, by route and status.",
         &[("route", ROUTES), ("status", STATUSES)],
+    ),
+    row(
+        Family::ServiceTime,
+        Worker,
+        Durations,
+        "splitd_request_service_seconds",
+        "Time from a request's bytes being readable to its answer being with the kernel.",
+        &[("route", ROUTES)],
+    ),
+    row(
+        Family::QueueDelay,
+        Worker,
+        Durations,
+        "splitd_request_queue_seconds",
+        "Of that, time waited in the loop before being looked at.",
+        &[("route", ROUTES)],
+    ),
+    row(
+        Family::LoopStall,
+        Worker,
+        Durations,
+        "splitd_loop_stall_seconds",
+        "Turns of the event loops, from the end of a wait to the next: who comes meanwhile waits.",
+        &[],
     ),
     row(Family::Connections, Worker, Gauge, "splitd_connections", "Connections open now.", &[]),
     row(
@@ -341,7 +375,7 @@ pub const fn block_count(slot_count: usize) -> usize {
 }
 
 const MAGIC: u64 = 0x7370_6c69_7464_4d31; // "splitdM1"
-const LAYOUT: u64 = 1;
+const LAYOUT: u64 = 2;
 const REGION_HEADER_WORDS: usize = 8;
 const BLOCK_HEADER_WORDS: usize = 8;
 const NAME_WORDS: usize = 4;
@@ -356,6 +390,11 @@ const fn cell_count(labels: &[(&str, &[&str])]) -> usize {
     count
 }
 
+/// Words of one cell.
+const fn cell_size(kind: Kind) -> usize {
+    if matches!(kind, Kind::Histogram) { histogram::WORD_COUNT } else { 1 }
+}
+
 /// Where each family's cells begin in a block; the last entry is the end.
 const OFFSETS: [usize; FAMILIES.len() + 1] = {
     let mut offsets = [0; FAMILIES.len() + 1];
@@ -364,7 +403,7 @@ const OFFSETS: [usize; FAMILIES.len() + 1] = {
     while index < FAMILIES.len() {
         assert!(FAMILIES[index].family as usize == index, "rows and names are in one order");
         offsets[index] = at;
-        at += cell_count(FAMILIES[index].labels);
+        at += cell_count(FAMILIES[index].labels) * cell_size(FAMILIES[index].kind);
         index += 1;
     }
     offsets[FAMILIES.len()] = at;
@@ -533,6 +572,27 @@ impl Block<'_> {
         cell.store(cell.load(Relaxed).wrapping_add(count), Relaxed);
     }
 
+    /// Counts `count` durations of `ns` each in one cell of a histogram.
+    #[inline]
+    pub fn record_at(&self, family: Family, index: usize, ns: u64, count: u64) {
+        histogram::record(self.histogram_words(family, index), ns, count);
+    }
+
+    /// Reads one cell of a histogram.
+    #[must_use]
+    pub fn histogram(&self, family: Family, index: usize) -> Histogram {
+        let mut histogram = Histogram::default();
+        histogram.add_words(self.histogram_words(family, index));
+        histogram
+    }
+
+    #[inline]
+    fn histogram_words(&self, family: Family, index: usize) -> &[AtomicU64] {
+        let from = OFFSETS[family as usize] + index * histogram::WORD_COUNT;
+        assert!(from < OFFSETS[family as usize + 1], "a cell of this family");
+        &self.words[from..from + histogram::WORD_COUNT]
+    }
+
     /// Sets a family without labels.
     #[inline]
     pub fn set(&self, family: Family, value: u64) {
@@ -543,6 +603,15 @@ impl Block<'_> {
     #[inline]
     pub fn set_at(&self, family: Family, index: usize, value: u64) {
         self.cell(family, index).store(value, Relaxed);
+    }
+
+    /// Levels go with the process that had them; what was counted stays.
+    pub fn clear_levels(&self) {
+        for row in FAMILIES.iter().filter(|row| matches!(row.kind, Gauge | GaugeMax)) {
+            for cell in 0..cell_count(row.labels) {
+                self.set_at(row.family, cell, 0);
+            }
+        }
     }
 
     /// Reads one cell.

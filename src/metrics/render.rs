@@ -1,8 +1,9 @@
-//! The table as Prometheus text (exposition format 0.0.4): counters and gauges
-//! summed over the blocks of each pool, one line a cell that was ever touched.
+//! The table as Prometheus text (exposition format 0.0.4): counters, gauges and
+//! histograms summed over the blocks of each pool, a cell that was ever touched.
 
 use std::fmt::Write;
 
+use super::histogram::Histogram;
 use super::{Block, FAMILIES, Family, Kind, Process, Row, Table, cell_count};
 
 /// Writes the whole table. Allocates: it runs in the admin pool.
@@ -29,29 +30,37 @@ pub fn render(table: Table<'_>, out: &mut impl Write) -> std::fmt::Result {
 }
 
 fn family(row: &Row, pools: &[(String, Vec<Block<'_>>)], out: &mut impl Write) -> std::fmt::Result {
-    let kind = if row.kind == Kind::Counter { "counter" } else { "gauge" };
+    let kind = match row.kind {
+        Kind::Counter => "counter",
+        Kind::Gauge | Kind::GaugeMax | Kind::Spread(_) => "gauge",
+        Kind::Histogram => "histogram",
+    };
     writeln!(out, "# HELP {} {}\n# TYPE {} {kind}", row.name, row.help, row.name)?;
     for (pool, blocks) in pools {
-        if let Kind::Spread(level) = row.kind {
-            if !pool.is_empty() {
-                out.write_str(row.name)?;
-                labels(row, pool, 0, out)?;
-                writeln!(out, " {:.3}", spread(level, blocks))?;
-            }
+        if (row.by == Process::Worker) == pool.is_empty() {
             continue;
         }
         for cell in 0..cell_count(row.labels) {
             let values = blocks.iter().map(|block| block.get(row.family, cell));
             let value = match row.kind {
+                Kind::Histogram => {
+                    histogram(row, pool, blocks, cell, out)?;
+                    continue;
+                }
+                Kind::Spread(level) => {
+                    out.write_str(row.name)?;
+                    labels(row, pool, cell, None, out)?;
+                    writeln!(out, " {:.3}", spread(level, blocks))?;
+                    continue;
+                }
                 Kind::GaugeMax => values.max().unwrap_or(0),
-                _ => values.fold(0, u64::wrapping_add),
+                Kind::Counter | Kind::Gauge => values.fold(0, u64::wrapping_add),
             };
-            let of_workers = row.by == Process::Worker;
-            if of_workers == pool.is_empty() || (value == 0 && !row.labels.is_empty()) {
+            if value == 0 && !row.labels.is_empty() {
                 continue;
             }
             out.write_str(row.name)?;
-            labels(row, pool, cell, out)?;
+            labels(row, pool, cell, None, out)?;
             writeln!(out, " {value}")?;
         }
     }
@@ -73,7 +82,55 @@ fn spread(level: Family, blocks: &[Block<'_>]) -> f64 {
     if sum == 0 { 1.0 } else { max as f64 * workers.len() as f64 / sum as f64 }
 }
 
-fn labels(row: &Row, pool: &str, cell: usize, out: &mut impl Write) -> std::fmt::Result {
+/// One cell's buckets, sum and count, unless nothing was ever counted there.
+fn histogram(
+    row: &Row,
+    pool: &str,
+    blocks: &[Block<'_>],
+    cell: usize,
+    out: &mut impl Write,
+) -> std::fmt::Result {
+    let mut sum = Histogram::default();
+    for block in blocks {
+        sum.add(&block.histogram(row.family, cell));
+    }
+    let count = sum.count();
+    if count == 0 {
+        return Ok(());
+    }
+    for (edge_ns, count) in sum.cumulative() {
+        write!(out, "{}_bucket", row.name)?;
+        labels(row, pool, cell, Some(Edge::Seconds(edge_ns)), out)?;
+        writeln!(out, " {count}")?;
+    }
+    write!(out, "{}_bucket", row.name)?;
+    labels(row, pool, cell, Some(Edge::Infinite), out)?;
+    write!(out, " {count}\n{}_sum", row.name)?;
+    labels(row, pool, cell, None, out)?;
+    write!(out, " {}\n{}_count", Seconds(sum.sum_ns), row.name)?;
+    labels(row, pool, cell, None, out)?;
+    writeln!(out, " {count}")
+}
+
+/// A value of `le`.
+enum Edge {
+    Seconds(u64),
+    Infinite,
+}
+
+/// Nanoseconds as seconds, to the last digit.
+struct Seconds(u64);
+
+impl std::fmt::Display for Seconds {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let text = format!("{}.{:09}", self.0 / 1_000_000_000, self.0 % 1_000_000_000);
+        let short = text.trim_end_matches('0');
+        out.write_str(short)?;
+        if short.ends_with('.') { out.write_char('0') } else { Ok(()) }
+    }
+}
+
+fn labels(row: &Row, pool: &str, cell: usize, edge: Option<Edge>, out: &mut impl Write) -> std::fmt::Result {
     let mut separator = '{';
     if !pool.is_empty() {
         write!(out, "{{pool=\"{}\"", Escaped(pool))?;
@@ -87,6 +144,12 @@ fn labels(row: &Row, pool: &str, cell: usize, out: &mut impl Write) -> std::fmt:
         rest %= stride;
         separator = ',';
     }
+    match &edge {
+        None => {}
+        Some(Edge::Seconds(ns)) => write!(out, "{separator}le=\"{}\"", Seconds(*ns))?,
+        Some(Edge::Infinite) => write!(out, "{separator}le=\"+Inf\"")?,
+    }
+    let separator = if edge.is_some() { ',' } else { separator };
     if separator == ',' { out.write_char('}') } else { Ok(()) }
 }
 
@@ -128,6 +191,8 @@ mod tests {
             let block = table.block(worker_block(slot, which));
             block.claim(Process::Worker, pool);
             block.add_at(Family::Requests, request_cell(0, 200), 2);
+            block.record_at(Family::ServiceTime, 1, 1500, 1);
+            block.record_at(Family::ServiceTime, 1, 1_000_000_000 << slot, 2);
         }
         // A slot's two blocks are one worker's; the other worker has none of 6.
         for (slot, which, count) in [(2, 0, 0), (3, 0, 4), (3, 1, 2)] {

@@ -48,6 +48,8 @@ pub struct Open {
     connection: Connection,
     /// The kernel may hold more input than was read.
     readable: bool,
+    /// Since when.
+    ready_ns: u64,
     /// Writability is awaited.
     awaits_write: bool,
     /// Its write side is shut; input is thrown away until FIN or the linger timeout.
@@ -116,7 +118,9 @@ impl<'r> Backend<'r> {
     pub fn serve(&mut self, app: &mut App<'_, 'r>) -> io::Result<Outcome> {
         self.hall.control.in_force();
         loop {
-            let timeout = self.timeout(clock::now());
+            let end_ns = clock::mono_ns();
+            app.pace().end_turn(end_ns);
+            let timeout = self.timeout(end_ns);
             match self.poll.poll(&mut self.events, Some(timeout)) {
                 Err(fault) if fault.kind() == io::ErrorKind::Interrupted => continue,
                 other => other?,
@@ -124,6 +128,7 @@ impl<'r> Backend<'r> {
             let now = clock::now();
             self.hall.begin_turn(now);
             self.hall.block.add(Family::SystemCalls, 1);
+            app.pace().begin_turn(now.mono_ns);
             app.desk().beat();
             self.take_events(now, app);
             self.go_on_reading(now, app);
@@ -138,8 +143,8 @@ impl<'r> Backend<'r> {
         }
     }
 
-    fn timeout(&self, now: Now) -> Duration {
-        if self.again.is_empty() { self.hall.timeout(now) } else { Duration::ZERO }
+    fn timeout(&self, now_ns: u64) -> Duration {
+        if self.again.is_empty() { self.hall.timeout(now_ns) } else { Duration::ZERO }
     }
 
     fn take_events(&mut self, now: Now, app: &mut App<'_, '_>) {
@@ -162,6 +167,9 @@ impl<'r> Backend<'r> {
     fn take_event(&mut self, event: &Event, key: Key, now: Now, app: &mut App<'_, '_>) {
         let Some(open) = self.hall.connections.get(key) else { return };
         if event.is_readable() || event.is_read_closed() || event.is_error() {
+            if !open.readable {
+                open.ready_ns = now.mono_ns;
+            }
             open.readable = true;
         }
         open.read_closed |= event.is_read_closed();
@@ -169,6 +177,11 @@ impl<'r> Backend<'r> {
     }
 
     fn go_on_reading(&mut self, now: Now, app: &mut App<'_, '_>) {
+        if self.again.is_empty() {
+            return;
+        }
+        // Accepting took its time.
+        app.pace().moved_on(clock::mono_ns());
         std::mem::swap(&mut self.again, &mut self.next);
         for index in 0..self.next.len() {
             self.progress(self.next[index], now, app);
@@ -181,6 +194,9 @@ impl<'r> Backend<'r> {
         let mut reads = 0;
         let mut wrote = false;
         let mut calls = 0;
+        if let Some(open) = self.hall.connections.get(key) {
+            app.pace().look(open.ready_ns);
+        }
         let closing = loop {
             let Some(open) = self.hall.connections.get(key) else { break None };
             if open.lingers {
@@ -234,6 +250,7 @@ impl<'r> Backend<'r> {
             }
         };
         self.hall.block.add(Family::SystemCalls, calls);
+        app.pace().handed_over(clock::mono_ns());
         match closing {
             Some(reason) => self.close(key, reason, now),
             None => self.rearm(key, wrote, now),
@@ -295,6 +312,7 @@ impl<'r> Backend<'r> {
                 self.forget(key);
                 continue;
             }
+            app.pace().look(now.mono_ns);
             open.connection.handle_timeout(now, &mut self.hall.workspace, app);
             if class == Class::Idle {
                 self.close(key, Reason::IdleTimeout, now);
@@ -338,6 +356,7 @@ impl<'r> Porter<'r> for Backend<'r> {
             turn: connection.turn(),
             connection,
             readable: false,
+            ready_ns: now.mono_ns,
             awaits_write: false,
             lingers: false,
             ended: false,

@@ -96,12 +96,12 @@ impl<'r, O: Guest> Hall<'r, O> {
 
     /// How long the loop may wait.
     #[must_use]
-    pub fn timeout(&self, now: Now) -> Duration {
+    pub fn timeout(&self, now_ns: u64) -> Duration {
         if !self.starved && self.gates.iter().any(|gate| gate.ready) {
             return Duration::ZERO;
         }
         let most = if self.starved { STARVED_RETRY } else { TURN_MAX };
-        self.timers.next(now).map_or(most, |next| next.min(most))
+        self.timers.next(now_ns).map_or(most, |next| next.min(most))
     }
 
     /// A turn has begun.

@@ -152,10 +152,10 @@ impl Timers {
 
     /// How long until the next timer expires; none if none runs.
     #[must_use]
-    pub fn next(&self, now: Now) -> Option<Duration> {
+    pub fn next(&self, now_ns: u64) -> Option<Duration> {
         let fronts = self.lists.iter().filter(|list| list.front != NONE);
         let deadline_ns = fronts.map(|list| self.links[list.front as usize].deadline_ns).min()?;
-        Some(Duration::from_nanos(deadline_ns.saturating_sub(now.mono_ns)))
+        Some(Duration::from_nanos(deadline_ns.saturating_sub(now_ns)))
     }
 }
 
@@ -201,7 +201,7 @@ mod tests {
                     timers.disarm(slot);
                 }
                 let next = plain.iter().map(|entry| entry.2).min();
-                prop_assert_eq!(timers.next(now), next.map(|at| Duration::from_nanos(at - now.mono_ns)));
+                prop_assert_eq!(timers.next(now.mono_ns), next.map(|at| Duration::from_nanos(at - now.mono_ns)));
                 for class in CLASSES {
                     let oldest = plain.iter().find(|entry| entry.1 == class).map(|entry| entry.0);
                     prop_assert_eq!(timers.oldest(class), oldest);

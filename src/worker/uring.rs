@@ -91,6 +91,8 @@ pub struct Open {
 /// A buffer held for a connection, and the next one.
 struct Held {
     picked: Picked,
+    /// When it came.
+    ready_ns: u64,
     next: u16,
 }
 
@@ -148,10 +150,13 @@ impl<'r> Backend<'r> {
     pub fn serve(&mut self, app: &mut App<'_, 'r>) -> io::Result<Outcome> {
         self.hall.control.in_force();
         loop {
-            let timeout = self.hall.timeout(clock::now());
-            self.ring.wait(timeout)?;
+            let end_ns = clock::mono_ns();
+            // The wait hands over what was answered before it waits.
+            app.pace().end_turn(end_ns);
+            self.ring.wait(self.hall.timeout(end_ns))?;
             let now = clock::now();
             self.hall.begin_turn(now);
+            app.pace().begin_turn(now.mono_ns);
             app.desk().beat();
             self.take_completions(now, app);
             self.expire(now, app);
@@ -163,6 +168,7 @@ impl<'r> Backend<'r> {
             if let Some(outcome) = outcome {
                 // Taking a plan takes a while; answers don't wait for it.
                 self.ring.submit()?;
+                app.pace().handed_over(clock::mono_ns());
                 return Ok(outcome);
             }
             if drained {
@@ -219,7 +225,7 @@ impl<'r> Backend<'r> {
                 if open.lingers {
                     self.ring.give_back(picked);
                 } else {
-                    self.hold(key, picked);
+                    self.hold(key, picked, now);
                 }
             }
             Received::End if open.lingers => return self.forget(key),
@@ -271,6 +277,7 @@ impl<'r> Backend<'r> {
     /// socket has taken something.
     fn progress(&mut self, key: Key, wrote: bool, now: Now, app: &mut App<'_, '_>) {
         let mut wrote = wrote;
+        app.pace().look(now.mono_ns);
         let closing = loop {
             let Some(open) = self.hall.connections.get(key) else { return };
             if open.lingers {
@@ -338,10 +345,12 @@ impl<'r> Backend<'r> {
             self.evict(&[Class::Head, Class::Body]);
         }
         let Some(open) = self.hall.connections.get(key) else { return false };
-        if let Some(picked) = take_held(&mut self.held, open) {
+        if let Some((picked, ready_ns)) = take_held(&mut self.held, open) {
+            app.pace().look(ready_ns);
             let input = self.ring.bytes(&picked);
             open.connection.handle_input(input, now, &mut self.hall.workspace, app);
             self.ring.give_back(picked);
+            app.pace().moved_on(clock::mono_ns());
         } else if open.ended && !open.told_ended {
             open.told_ended = true;
             open.connection.handle_eof(now, &mut self.hall.workspace, app);
@@ -352,7 +361,7 @@ impl<'r> Backend<'r> {
     }
 
     /// Puts a buffer behind the others that a connection has not looked at.
-    fn hold(&mut self, key: Key, picked: Picked) {
+    fn hold(&mut self, key: Key, picked: Picked, now: Now) {
         let Some(open) = self.hall.connections.get(key) else { return self.ring.give_back(picked) };
         let index = picked.index() as u16;
         let (first, last, count) = open.held;
@@ -360,7 +369,7 @@ impl<'r> Backend<'r> {
             before.next = index;
         }
         open.held = (if count == 0 { index } else { first }, index, count + 1);
-        self.held[usize::from(index)] = Some(Held { picked, next: NONE });
+        self.held[usize::from(index)] = Some(Held { picked, ready_ns: now.mono_ns, next: NONE });
     }
 
     /// Output leaves the workspace, which belongs to the next connection. False if it can't.
@@ -436,6 +445,7 @@ impl<'r> Backend<'r> {
         while let Some((index, class)) = self.hall.timers.expire(now) {
             let Some(key) = self.hall.connections.key(index) else { continue };
             let Some(open) = self.hall.connections.get(key) else { continue };
+            app.pace().look(now.mono_ns);
             match class {
                 Class::Linger => self.forget(key),
                 Class::Idle => {
@@ -534,7 +544,7 @@ impl<'r> Porter<'r> for Backend<'r> {
             open.lingers = true;
             // Output of this connection may still lie in the workspace.
             open.connection.release(&mut self.hall.workspace);
-            while let Some(picked) = take_held(&mut self.held, open) {
+            while let Some((picked, _)) = take_held(&mut self.held, open) {
                 self.ring.give_back(picked);
             }
             self.hall.timers.arm(key.index, Class::Linger, now);
@@ -548,7 +558,7 @@ impl<'r> Porter<'r> for Backend<'r> {
         let Some(mut open) = self.hall.connections.remove(key) else { return };
         open.connection.release(&mut self.hall.workspace);
         self.hall.timers.disarm(key.index);
-        while let Some(picked) = take_held(&mut self.held, &mut open) {
+        while let Some((picked, _)) = take_held(&mut self.held, &mut open) {
             self.ring.give_back(picked);
         }
         if let Some(slot) = open.sending {
@@ -565,12 +575,12 @@ impl<'r> Porter<'r> for Backend<'r> {
     }
 }
 
-/// The first of the buffers that a connection has not looked at.
-fn take_held(held: &mut [Option<Held>], open: &mut Open) -> Option<Picked> {
+/// The first of the buffers that a connection has not looked at, and when it came.
+fn take_held(held: &mut [Option<Held>], open: &mut Open) -> Option<(Picked, u64)> {
     let (first, last, count) = open.held;
-    let Held { picked, next } = held.get_mut(usize::from(first))?.take()?;
+    let Held { picked, ready_ns, next } = held.get_mut(usize::from(first))?.take()?;
     open.held = if count == 1 { (NONE, NONE, 0) } else { (next, last, count - 1) };
-    Some(picked)
+    Some((picked, ready_ns))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ mod bad_input;
 mod connections;
 mod kills;
 mod lifecycle;
+mod metrics;
 mod ports;
 mod support;
 mod vectors;
