@@ -181,21 +181,26 @@ impl Shape {
         self.prefix_size
     }
 
-    /// The hash under a prefix that `block` begins with, and its [`head`]; none
-    /// where the text must be put together.
+    /// How many lanes hold bytes of a prefix and of the unit; none where the text
+    /// must be put together.
     #[inline(always)]
-    pub fn hash(&self, block: &[u8; BLOCK_SIZE], head: u64) -> Option<u64> {
-        if !self.is_used {
-            return None;
-        }
+    pub fn lane_count(&self) -> Option<usize> {
+        self.is_used.then_some(self.lane_count)
+    }
+
+    /// The hash under a prefix that `block` begins with, and its [`head`].
+    /// `lane_count` is what [`Shape::lane_count`] says; a caller that knows it as a
+    /// constant gets straight code.
+    #[inline(always)]
+    pub fn hash(&self, lane_count: usize, block: &[u8; BLOCK_SIZE], head: u64) -> u64 {
         let mut sum = self.base.wrapping_add(head);
-        for lane in self.lanes.iter().take(self.lane_count) {
+        for lane in self.lanes.iter().take(lane_count) {
             // `start` is below `PREFIX_INLINE_SIZE`: the remainder tells the compiler.
             let prefix = read_128(block, lane.start % PREFIX_INLINE_SIZE);
             sum = sum.wrapping_add(mix(prefix & lane.prefix_mask ^ lane.unit));
         }
         let mixed = (sum ^ sum >> 37).wrapping_mul(PRIME_MIX);
-        Some(mixed ^ mixed >> 32)
+        mixed ^ mixed >> 32
     }
 }
 
@@ -284,7 +289,8 @@ mod tests {
                     let expected = (prefix.len() <= PREFIX_INLINE_SIZE
                         && (17..=SHAPED_SIZE_MAX).contains(&(prefix.len() + unit_size)))
                     .then(|| hash(&salt, &unit));
-                    assert_eq!(shape.hash(&block, head(&prefix)), expected, "{salt_size} {unit_size}");
+                    let hashed = shape.lane_count().map(|count| shape.hash(count, &block, head(&prefix)));
+                    assert_eq!(hashed, expected, "{salt_size} {unit_size}");
                     shaped_count += usize::from(expected.is_some());
                 }
             }

@@ -147,6 +147,7 @@ pub fn compile(catalog: &Catalog, source: &[u8]) -> Result<PlanImage, Vec<Compil
     header.fact_count = fact_count;
     let entries = program::write(catalog, &tests, &mut tables.leaves);
     let mut variants = fragments::Variants::new(catalog);
+    owners::number_variants(catalog, &mut variants, &mut tables, &mut text);
     owners::write_layers(catalog, &entries, &mut variants, &mut tables, &mut text);
     let override_hashes = owners::write_overrides(catalog, &mut variants, &mut tables, &mut text);
 

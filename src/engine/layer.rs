@@ -20,14 +20,12 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::bucket::{self, PREFIX_INLINE_SIZE, Salted, Shape};
+use super::segment::FALSE;
 
 /// Entries of one line.
 pub(super) const LINE_WIDTH: usize = 32;
 /// Levels that are enough for a run per bucket: 32^4 > 65,536.
 pub(super) const LEVEL_COUNT_MAX: usize = 4;
-/// In place of an experiment: these buckets are nobody's.
-pub(super) const NOBODY: u32 = u32::MAX;
-
 /// Last buckets, ascending, each by [`order`]: one cache line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C, align(64))]
@@ -50,25 +48,44 @@ impl EndLine {
     /// How many entries lie below the bucket.
     #[inline(always)]
     pub fn count_below(&self, bucket: u16) -> usize {
-        // Becomes a mask of bits and a population count: 33 instructions on x86-64
-        // without extensions, and fewer with them.
+        // Becomes a mask of bits and a population count: 3 instructions with
+        // AVX-512, 7 with AVX2, 33 on x86-64 without extensions.
         let bucket = order(bucket);
         self.0.iter().map(|&end| u32::from(end < bucket)).sum::<u32>() as usize
     }
 }
 
-/// The owner of a run of buckets.
+/// The owner of a run of buckets, and what it asks of the unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
-#[repr(C, align(16))]
+#[repr(C)]
 pub(super) struct Run {
-    /// Or [`NOBODY`].
-    pub experiment: u32,
-    /// Which of the plan's variants.
-    pub variant: u32,
-    /// The first leaf of the experiment's segment.
+    /// The first leaf of the experiment's segment; [`FALSE`] where nobody owns the run.
     pub entry: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Which of the plan's variants, if somebody does.
+    pub variant: u32,
+}
+
+impl Run {
+    /// Of buckets that are nobody's.
+    pub const NOBODYS: Run = Run { entry: FALSE, variant: 0 };
+}
+
+/// Runs of a cache line: a layer that has no more keeps them in one.
+pub(super) const RUNS_A_LINE: usize = 8;
+
+/// Layers of one unit kind that lie together because the same is done for each:
+/// their prefixes have one size, and they have equally many buckets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Batch {
+    /// Of `bucket_count`.
+    pub reciprocal: u64,
+    /// 1 to 65,536.
+    pub bucket_count: u32,
+    /// The size of `salt:`.
+    pub prefix_size: u32,
+    pub layer_first: u32,
+    pub layer_count: u32,
 }
 
 /// A layer in which a running experiment owns a bucket: one cache line.
@@ -80,39 +97,88 @@ pub(super) struct LayerRecord {
     pub prefix: [u8; PREFIX_INLINE_SIZE],
     /// Of the prefix; of one that does not fit, where it begins in the plan's text.
     pub head: u64,
-    /// Of `bucket_count`.
-    pub reciprocal: u64,
-    /// 1 to 65,536.
-    pub bucket_count: u32,
     /// The root of the tree: its levels follow one another.
     pub tree_first: u32,
     /// The layer's first run.
     pub run_first: u32,
     /// The last, counted from there.
-    pub run_last: u16,
-    /// The size of `salt:`.
-    pub prefix_size: u16,
+    pub run_last: u32,
+    /// The layer's batch.
+    pub batch: u32,
+    /// Zeros.
+    pub reserved: [u32; 2],
+}
+
+/// One unit in the layers of its kind.
+pub(super) struct Draw<'d, 'p> {
+    pub salted: &'d mut Salted,
+    pub ends: &'p [EndLine],
+    pub runs: &'p [Run],
+    pub text: &'p [u8],
+}
+
+/// Layers looked at before their owners' segments are: what is found stays in
+/// the nearest cache.
+pub(super) const CHUNK: usize = 128;
+
+impl Draw<'_, '_> {
+    /// The runs that the unit's buckets lie in, of up to [`CHUNK`] layers of a batch;
+    /// nobody's are left out. Says how many there are.
+    #[inline(always)]
+    pub fn owners(
+        &mut self,
+        batch: &Batch,
+        layers: &[LayerRecord],
+        shape: &Shape,
+        out: &mut [Run; CHUNK],
+    ) -> usize {
+        // With one lane or two, as units of up to 16 bytes or of 17 to 32 have
+        // them, the hash is straight code.
+        match shape.lane_count() {
+            Some(1) => self.owners_by(batch, layers, out, |_, layer| layer.shaped(shape, 1)),
+            Some(2) => self.owners_by(batch, layers, out, |_, layer| layer.shaped(shape, 2)),
+            Some(count) => self.owners_by(batch, layers, out, |_, layer| layer.shaped(shape, count)),
+            None => self.owners_by(batch, layers, out, |draw, layer| {
+                draw.salted.hash(layer.prefix(batch.prefix_size, draw.text))
+            }),
+        }
+    }
+
+    #[inline(always)]
+    fn owners_by(
+        &mut self,
+        batch: &Batch,
+        layers: &[LayerRecord],
+        out: &mut [Run; CHUNK],
+        hash: impl Fn(&mut Self, &LayerRecord) -> u64,
+    ) -> usize {
+        let mut count = 0;
+        for layer in layers.iter().take(CHUNK) {
+            let bucket = bucket::reduce_by(hash(self, layer), batch.bucket_count, batch.reciprocal);
+            let run = self.runs[layer.run(self.ends, bucket)];
+            out[count % CHUNK] = run; // below `CHUNK`: the remainder tells the compiler
+            count += usize::from(run.entry != FALSE);
+        }
+        count
+    }
+
+    /// The run in one layer.
+    pub fn owner(&mut self, batch: &Batch, layer: &LayerRecord) -> Run {
+        let hash = self.salted.hash(layer.prefix(batch.prefix_size, self.text));
+        let bucket = bucket::reduce_by(hash, batch.bucket_count, batch.reciprocal);
+        self.runs[layer.run(self.ends, bucket)]
+    }
 }
 
 impl LayerRecord {
-    /// The bucket of the unit that `salted` holds. `shape` is one of that unit's,
-    /// and becomes the one for this layer; neighbours mostly share it.
     #[inline(always)]
-    pub fn bucket(&self, salted: &mut Salted, shape: &mut Shape, text: &[u8]) -> u32 {
-        let prefix_size = usize::from(self.prefix_size);
-        if shape.prefix_size() != prefix_size {
-            *shape = salted.shape(prefix_size);
-        }
+    fn shaped(&self, shape: &Shape, lane_count: usize) -> u64 {
         let block = bytemuck::bytes_of(self).first_chunk().expect("a record is longer");
-        let hash = match shape.hash(block, self.head) {
-            Some(hash) => hash,
-            None => salted.hash(self.prefix(text)),
-        };
-        bucket::reduce_by(hash, self.bucket_count, self.reciprocal)
+        shape.hash(lane_count, block, self.head)
     }
 
-    fn prefix<'a>(&'a self, text: &'a [u8]) -> &'a [u8] {
-        match usize::from(self.prefix_size) {
+    fn prefix<'a>(&'a self, size: u32, text: &'a [u8]) -> &'a [u8] {
+        match size as usize {
             size @ ..=PREFIX_INLINE_SIZE => &self.prefix[..size],
             size => &text[self.head as usize..][..size],
         }
@@ -121,18 +187,18 @@ impl LayerRecord {
     /// How many runs there are.
     #[inline(always)]
     pub fn run_count(&self) -> usize {
-        usize::from(self.run_last) + 1
+        self.run_last as usize + 1
     }
 
     /// The run (index into all runs) that a bucket lies in.
     #[inline(always)]
-    pub fn run(&self, ends: &[EndLine], bucket: u32) -> u32 {
-        let tree = &ends[self.tree_first as usize..];
-        let place = match self.run_count() <= LINE_WIDTH {
-            true => tree[0].count_below(bucket as u16), // below 65,536
-            false => descend(tree, self.run_count(), bucket as u16),
+    pub fn run(&self, ends: &[EndLine], bucket: u32) -> usize {
+        let bucket = bucket as u16; // below 65,536
+        let place = match (self.run_last as usize) < LINE_WIDTH {
+            true => ends[self.tree_first as usize].count_below(bucket),
+            false => descend(&ends[self.tree_first as usize..], self.run_count(), bucket),
         };
-        self.run_first + place as u32
+        self.run_first as usize + place
     }
 }
 
@@ -183,13 +249,12 @@ pub(super) fn push_tree(ends: &mut Vec<EndLine>, run_ends: &[u16]) -> u32 {
 mod tests {
     use super::*;
 
-    fn layer(run_ends: &[u16], bucket_count: u32) -> (LayerRecord, Vec<EndLine>) {
+    fn layer(run_ends: &[u16]) -> (LayerRecord, Vec<EndLine>) {
         let mut ends = vec![EndLine::new(&[7; LINE_WIDTH])]; // another layer's
         let tree_first = push_tree(&mut ends, run_ends);
-        let run_last = (run_ends.len() - 1) as u16;
+        let run_last = (run_ends.len() - 1) as u32;
         assert_eq!(ends.len(), 1 + level_sizes(run_ends.len()).iter().sum::<usize>());
-        let record = LayerRecord { tree_first, run_last, bucket_count, ..LayerRecord::zeroed() };
-        (record, ends)
+        (LayerRecord { tree_first, run_last, ..LayerRecord::zeroed() }, ends)
     }
 
     #[test]
@@ -201,12 +266,12 @@ mod tests {
                 // runs of uneven sizes that cover all
                 let run_ends: Vec<u16> =
                     (1..=run_count).map(|n| (n * bucket_count / run_count - 1) as u16).collect();
-                let (record, ends) = layer(&run_ends, bucket_count as u32);
+                let (record, ends) = layer(&run_ends);
                 for bucket in 0..bucket_count {
                     let expected = run_ends.partition_point(|&end| usize::from(end) < bucket);
                     assert_eq!(
                         record.run(&ends, bucket as u32),
-                        expected as u32,
+                        expected,
                         "{run_count} runs, {bucket_count} buckets, bucket {bucket}"
                     );
                 }

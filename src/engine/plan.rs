@@ -7,12 +7,16 @@
 //!   in it can make a decision panic or walk for ever.
 //! - Deciding costs a hash and a search of a few lines for each layer whose unit
 //!   the request brings, and a walk over the segment of each owner found: flat in
-//!   blocks and in experiments of a layer.
+//!   blocks and in experiments of a layer. Overrides that list none of the
+//!   request's units cost a look-up for each unit of a kind they name.
+//! - It is the same code, and the same answer, for every level of vector
+//!   instructions; which one is chosen when a `Decision` is made.
 
 mod image;
 mod name;
 mod verify;
 
+use fearless_simd::dispatch;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 pub use self::image::PlanImage;
@@ -25,9 +29,10 @@ use self::name::name_equals;
 pub(super) use self::name::name_hash;
 use super::assignment::{Chosen, Decision, ExperimentIndex, UnitKind, Units};
 use super::attributes::{AttributeIndex, Facts};
+use super::bucket::Shape;
 use super::catalog::AttributeKind;
-use super::layer::NOBODY;
-use super::segment::{self, LANE_COUNT};
+use super::layer::{CHUNK, Draw};
+use super::segment;
 
 /// Why bytes are no plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -180,9 +185,9 @@ impl<'p> Plan<'p> {
         self.header.layer_count as usize
     }
 
-    /// Layers in which a running experiment owns a bucket.
-    pub(super) fn active_layer_count(&self) -> usize {
-        self.tables.layers.len()
+    /// Assignments that can come out.
+    pub(super) fn variant_count(&self) -> usize {
+        self.tables.variants.len()
     }
 
     /// No answer of this plan is larger, payloads and head included.
@@ -204,13 +209,12 @@ impl<'p> Plan<'p> {
 
     /// Which experiments a request takes part in, and as what.
     pub fn decide(&self, units: &Units<'_>, facts: &Facts, decision: &mut Decision) {
-        decision.chosen.clear();
-        if !self.tables.override_keys.is_empty() {
+        // The same code for each of the instruction sets that processors have.
+        dispatch!(decision.level, _ => {
             self.force(units, decision);
-        }
-        let candidate_count = self.find_owners(units, decision);
-        self.admit(candidate_count, facts.words(), decision);
-        self.collect(decision);
+            self.draw(units, facts.words(), decision);
+            self.collect(decision);
+        });
     }
 
     /// The same for one experiment: none or one is chosen.
@@ -231,83 +235,68 @@ impl<'p> Plan<'p> {
         }
     }
 
-    /// Marks every experiment that lists one of the units.
+    /// Marks every variant that an override lists one of the units for.
+    #[inline(always)]
     fn force(&self, units: &Units<'_>, decision: &mut Decision) {
         for (kind, value) in units.present() {
-            for entry in self.overrides(kind, value) {
-                let experiment = entry.experiment as usize;
-                let (word, bit) = (experiment / 64, 1 << (experiment % 64));
-                let forced_already = decision.forced_bits[word] & bit != 0;
-                if forced_already && decision.ranks[experiment] < entry.rank {
-                    continue; // by a unit kind that counts before
+            if self.tables.kinds[usize::from(kind.0)].has_overrides != 0 {
+                for entry in self.overrides(kind, value) {
+                    mark(&mut decision.variant_bits, entry.variant);
                 }
-                decision.forced_bits[word] |= bit;
-                decision.chosen_bits[word] |= bit;
-                decision.ranks[experiment] = entry.rank;
-                decision.picks[experiment] = entry.variant;
             }
         }
     }
 
-    /// First pass, without branches: every layer's bucket and the run it lies in.
-    /// Runs that someone owns are candidates.
-    fn find_owners(&self, units: &Units<'_>, decision: &mut Decision) -> usize {
-        let Tables { kinds, layers, ends, runs, text, .. } = self.tables;
-        let Decision { candidates, salted, .. } = decision;
-        let mut candidate_count = 0;
+    /// Marks the variant of every owner whose segment holds.
+    #[inline(always)]
+    fn draw(&self, units: &Units<'_>, facts: &[u32], decision: &mut Decision) {
+        let Tables { kinds, batches, layers, ends, runs, leaves, text, .. } = self.tables;
+        let Decision { variant_bits, owners, passed, salted, .. } = decision;
         for (kind, value) in units.present() {
             let kind = &kinds[usize::from(kind.0)];
-            let layers = &layers[kind.layer_first as usize..][..kind.layer_count as usize];
-            if layers.is_empty() {
+            if kind.batch_count == 0 {
                 continue;
             }
             salted.set_unit(value);
-            let mut shape = salted.shape(usize::from(layers[0].prefix_size));
-            for layer in layers {
-                let run = layer.run(ends, layer.bucket(salted, &mut shape, text));
-                candidates[candidate_count] = run;
-                candidate_count += usize::from(runs[run as usize].experiment != NOBODY);
-            }
-        }
-        candidate_count
-    }
-
-    /// Second pass: candidates whose segment holds, and that no override forced, take part.
-    fn admit(&self, candidate_count: usize, facts: &[u32], decision: &mut Decision) {
-        let Tables { leaves, runs, .. } = self.tables;
-        let Decision { candidates, chosen_bits, forced_bits, picks, .. } = decision;
-        for lanes in candidates[..candidate_count].chunks(LANE_COUNT) {
-            let mut entries = [segment::FALSE; LANE_COUNT];
-            for (entry, &run) in entries.iter_mut().zip(lanes) {
-                *entry = runs[run as usize].entry;
-            }
-            let holds = segment::hold(leaves, facts, entries);
-            for (&run, holds) in lanes.iter().zip(holds) {
-                let run = &runs[run as usize];
-                let experiment = run.experiment as usize;
-                let (word, bit) = (experiment / 64, experiment % 64);
-                let forced = forced_bits[word] >> bit & 1 != 0;
-                // A pick without its bit means nothing, and an experiment is a
-                // candidate once at most, so nothing need branch here.
-                chosen_bits[word] |= u64::from(holds & !forced) << bit;
-                picks[experiment] = if forced { picks[experiment] } else { run.variant };
+            let mut shape = Shape::default();
+            for batch in &batches[kind.batch_first as usize..][..kind.batch_count as usize] {
+                if shape.prefix_size() != batch.prefix_size as usize {
+                    shape = salted.shape(batch.prefix_size as usize);
+                }
+                let layers = &layers[batch.layer_first as usize..][..batch.layer_count as usize];
+                for layers in layers.chunks(CHUNK) {
+                    let owner_count = Draw { salted, ends, runs, text }.owners(batch, layers, &shape, owners);
+                    let passed_count = segment::hold(leaves, facts, &mut owners[..owner_count], passed);
+                    passed[..passed_count].iter().for_each(|&variant| mark(variant_bits, variant));
+                }
             }
         }
     }
 
-    /// The experiments that take part, in the file's order; leaves the bits clean.
+    /// Of every experiment with marks the first one's variant, in the file's
+    /// order; takes the marks away.
+    ///
+    /// Variants lie in the order of their experiments, and an experiment's in the
+    /// order in which they count: forced by the first unit kind, by the second …,
+    /// drawn.
+    #[inline(always)]
     fn collect(&self, decision: &mut Decision) {
-        let Decision { chosen, chosen_bits, forced_bits, picks, .. } = decision;
-        for (index, word) in chosen_bits.iter_mut().enumerate() {
-            let mut rest = std::mem::take(word);
+        let Decision { chosen, variant_bits, .. } = decision;
+        chosen.clear();
+        let mut last = NONE;
+        for (index, word) in variant_bits.iter_mut().enumerate() {
+            let mut rest = *word;
             if rest == 0 {
                 continue;
             }
-            forced_bits[index] = 0;
+            *word = 0;
             while rest != 0 {
-                let experiment = index * 64 + rest.trailing_zeros() as usize;
+                let next = self.chosen(index as u32 * 64 + rest.trailing_zeros());
                 rest &= rest - 1;
-                chosen.push(self.chosen(picks[experiment]));
+                if next.experiment.0 != last {
+                    chosen.push(next);
+                }
+                last = next.experiment.0;
             }
         }
     }
@@ -316,9 +305,9 @@ impl<'p> Plan<'p> {
         let entries = units.present().filter_map(|(kind, value)| {
             let entries = self.overrides(kind, value);
             let place = entries.binary_search_by_key(&experiment.0, |entry| entry.experiment).ok()?;
-            Some(&entries[place])
+            Some(entries[place].variant)
         });
-        entries.min_by_key(|entry| entry.rank).map(|entry| entry.variant)
+        entries.min()
     }
 
     fn drawn_variant(
@@ -328,14 +317,14 @@ impl<'p> Plan<'p> {
         facts: &Facts,
         decision: &mut Decision,
     ) -> Option<u32> {
-        let Tables { layers, ends, runs, leaves, text, .. } = self.tables;
+        let Tables { batches, layers, ends, runs, leaves, variants, text, .. } = self.tables;
         let record = self.tables.experiments[experiment.0 as usize];
         let layer = layers.get(record.layer as usize)?;
-        let unit = units.value(UnitKind(record.unit_kind as u16))?;
-        decision.salted.set_unit(unit);
-        let mut shape = decision.salted.shape(usize::from(layer.prefix_size));
-        let run = &runs[layer.run(ends, layer.bucket(&mut decision.salted, &mut shape, text)) as usize];
-        let takes_part = run.experiment == experiment.0 && segment::holds(leaves, facts.words(), run.entry);
+        let salted = &mut decision.salted;
+        salted.set_unit(units.value(UnitKind(record.unit_kind as u16))?);
+        let run = Draw { salted, ends, runs, text }.owner(&batches[layer.batch as usize], layer);
+        let takes_part = segment::holds(leaves, facts.words(), run.entry)
+            && variants[run.variant as usize].experiment == experiment.0;
         takes_part.then_some(run.variant)
     }
 
@@ -443,6 +432,12 @@ impl<'p> Plan<'p> {
             place = (place + 1) & index.mask;
         }
     }
+}
+
+/// Sets a variant's bit.
+#[inline(always)]
+fn mark(variant_bits: &mut [u64], variant: u32) {
+    variant_bits[variant as usize / 64] |= 1 << (variant % 64);
 }
 
 /// The hash of an override's key.

@@ -17,13 +17,12 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::layer::{CHUNK, Run};
+
 /// The leaf that means: does not hold.
 pub(super) const FALSE: u32 = 0;
 /// The leaf that means: holds.
 pub(super) const TRUE: u32 = 1;
-/// Walks made at once. A walk is a chain of dependent loads, so several beside
-/// each other cost little more than one.
-pub(super) const LANE_COUNT: usize = 4;
 
 /// One test and where it leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
@@ -64,16 +63,30 @@ pub(super) fn holds(leaves: &[Leaf], facts: &[u32], entry: u32) -> bool {
     at == TRUE
 }
 
-/// The same for several segments at once.
+/// The variants of those runs whose segments hold, in some order. Takes `runs`
+/// for the work; says how many hold.
+///
+/// A walk alone is a chain of dependent loads, and where it ends no processor
+/// foresees. So every run makes one step, and those that go on make the next:
+/// steps of one round do not wait for one another, and nothing branches but a
+/// round's end.
 #[inline(always)]
-pub(super) fn hold(leaves: &[Leaf], facts: &[u32], entries: [u32; LANE_COUNT]) -> [bool; LANE_COUNT] {
-    let mut at = entries;
-    while at.iter().any(|&at| at > TRUE) {
-        for lane in &mut at {
-            *lane = leaves[*lane as usize].lead(facts);
+pub(super) fn hold(leaves: &[Leaf], facts: &[u32], runs: &mut [Run], out: &mut [u32; CHUNK]) -> usize {
+    let (mut out_count, mut left_count) = (0, runs.len());
+    while left_count > 0 {
+        let mut kept_count = 0;
+        for index in 0..left_count {
+            let Run { entry, variant } = runs[index];
+            // From one of the two ends a step leads nowhere else.
+            let entry = leaves[entry as usize].lead(facts);
+            runs[kept_count] = Run { entry, variant };
+            kept_count += usize::from(entry > TRUE);
+            out[out_count % CHUNK] = variant; // no more than there are runs
+            out_count += usize::from(entry == TRUE);
         }
+        left_count = kept_count;
     }
-    at.map(|at| at == TRUE)
+    out_count
 }
 
 #[cfg(test)]
@@ -101,10 +114,15 @@ mod tests {
         let leaves =
             [Leaf::terminal(FALSE), Leaf::terminal(TRUE), leaf(1, [3, TRUE]), leaf(2, [FALSE, TRUE])];
         for word in 0..4 {
-            let entries = [FALSE, TRUE, 2, 3];
-            let alone = entries.map(|entry| holds(&leaves, &[word], entry));
-            assert_eq!(hold(&leaves, &[word], entries), alone);
-            assert_eq!(alone, [false, true, word != 0, word & 2 != 0]);
+            let entries = [FALSE, TRUE, 2, 3, 2];
+            let alone: Vec<u32> = (0..5).filter(|&n| holds(&leaves, &[word], entries[n as usize])).collect();
+            let mut runs: Vec<Run> =
+                (0..).zip(entries).map(|(variant, entry)| Run { entry, variant }).collect();
+            let mut out = [0; CHUNK];
+            let count = hold(&leaves, &[word], &mut runs, &mut out);
+            out[..count].sort_unstable();
+            assert_eq!(out[..count], alone);
+            assert_eq!(alone.len(), [1, 3, 4, 4][word as usize]);
         }
     }
 }

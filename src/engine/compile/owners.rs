@@ -5,10 +5,29 @@ use std::collections::BTreeMap;
 use super::fragments::{Text, Variants};
 use super::running;
 use crate::engine::bucket::{self, PREFIX_INLINE_SIZE, SEPARATOR};
-use crate::engine::catalog::Catalog;
-use crate::engine::layer::{LayerRecord, NOBODY, Run, push_tree};
+use crate::engine::catalog::{Catalog, Experiment, Layer};
+use crate::engine::layer::{Batch, LayerRecord, RUNS_A_LINE, Run, push_tree};
 use crate::engine::plan::{OverrideKeyRecord, OverrideRecord, TablesBuilder, UnitKindRecord, override_hash};
-use crate::engine::segment::FALSE;
+
+/// Every assignment that can come out, in the order in which they count: by
+/// experiment, of each the forced ones by their kind, then the drawn.
+pub(super) fn number_variants(
+    catalog: &Catalog,
+    variants: &mut Variants<'_>,
+    tables: &mut TablesBuilder,
+    text: &mut Text,
+) {
+    for (index, experiment) in running(catalog) {
+        let forced = experiment
+            .overrides
+            .iter()
+            .flat_map(|kind| kind.units.iter().map(|(_, group)| (*group, Some(kind.unit_kind))));
+        let owning = experiment.groups.iter().enumerate().filter(|(_, group)| !group.blocks.is_empty());
+        for (group, forced_by) in forced.chain(owning.map(|(group, _)| (group, None))) {
+            variants.number((index, group), forced_by, &mut tables.variants, text);
+        }
+    }
+}
 
 /// Unit kinds, and the layers in which a running experiment owns a bucket, those
 /// of one kind together.
@@ -25,19 +44,42 @@ pub(super) fn write_layers(
     }
     let mut layers = vec![Vec::new(); catalog.unit_kinds.len()]; // by unit kind
     for (index, layer) in catalog.layers.iter().enumerate() {
-        layers[layer.unit_kind].push(index);
-    }
-    // Those whose salts have one size together: their hashes share a `Shape`.
-    layers.iter_mut().for_each(|layers| layers.sort_by_key(|&layer| catalog.layers[layer].salt.len()));
-    for (name, layers) in catalog.unit_kinds.iter().zip(layers) {
-        let layer_first = tables.layers.len() as u32;
-        for layer in layers {
-            write_layer(catalog, (layer, &experiments[layer]), entries, variants, tables, text);
+        if experiments[index].iter().any(|&index| owns_bucket(&catalog.experiments[index])) {
+            layers[layer.unit_kind].push(index);
         }
-        let name = text.push(name.as_bytes());
-        let layer_count = tables.layers.len() as u32 - layer_first;
-        tables.kinds.push(UnitKindRecord { name, layer_first, layer_count });
     }
+    let mut has_overrides = vec![0; catalog.unit_kinds.len()];
+    for kind in running(catalog).flat_map(|(_, experiment)| &experiment.overrides) {
+        has_overrides[kind.unit_kind] |= u32::from(!kind.units.is_empty());
+    }
+    for (unit_kind, mut layers) in layers.into_iter().enumerate() {
+        let alike = |&layer: &usize| (catalog.layers[layer].salt.len(), catalog.layers[layer].bucket_count);
+        layers.sort_by_key(alike);
+        let batch_first = tables.batches.len() as u32;
+        for batch in layers.chunk_by(|a, b| alike(a) == alike(b)) {
+            let Layer { salt, bucket_count, .. } = &catalog.layers[batch[0]];
+            tables.batches.push(Batch {
+                reciprocal: bucket::reciprocal(*bucket_count),
+                bucket_count: *bucket_count,
+                prefix_size: salt.len() as u32 + 1,
+                layer_first: tables.layers.len() as u32,
+                layer_count: batch.len() as u32,
+            });
+            for &layer in batch {
+                write_layer(catalog, (layer, &experiments[layer]), entries, variants, tables, text);
+            }
+        }
+        tables.kinds.push(UnitKindRecord {
+            name: text.push(catalog.unit_kinds[unit_kind].as_bytes()),
+            batch_first,
+            batch_count: tables.batches.len() as u32 - batch_first,
+            has_overrides: has_overrides[unit_kind],
+        });
+    }
+}
+
+fn owns_bucket(experiment: &Experiment) -> bool {
+    experiment.groups.iter().any(|group| !group.blocks.is_empty())
 }
 
 fn write_layer(
@@ -55,9 +97,6 @@ fn write_layer(
             let owned = blocks_of_group.blocks.iter();
             blocks.extend(owned.map(|block| (block.first, block.first + block.count, (experiment, group))));
         }
-    }
-    if blocks.is_empty() {
-        return;
     }
     blocks.sort_unstable();
     let mut runs: Vec<(u32, Option<(usize, usize)>)> = Vec::new(); // (bucket behind the last, owner)
@@ -80,16 +119,18 @@ fn write_layer(
 
     let run_ends: Vec<u16> = runs.iter().map(|&(end, _)| (end - 1) as u16).collect();
     let tree_first = push_tree(&mut tables.ends, &run_ends);
+    if runs.len() <= RUNS_A_LINE && tables.runs.len() % RUNS_A_LINE + runs.len() > RUNS_A_LINE {
+        tables.runs.resize(tables.runs.len().next_multiple_of(RUNS_A_LINE), Run::NOBODYS);
+    }
     let run_first = tables.runs.len() as u32;
     for (_, owner) in runs {
-        let run = owner.map_or(Run { experiment: NOBODY, variant: 0, entry: FALSE, reserved: 0 }, |owner| {
-            let variant = variants.number(owner, None, &mut tables.variants, text);
-            Run { experiment: owner.0 as u32, variant, entry: entries[owner.0], reserved: 0 }
-        });
-        if let Some((experiment, _)) = owner {
-            tables.experiments[experiment].layer = tables.layers.len() as u32;
-        }
-        tables.runs.push(run);
+        let Some((experiment, group)) = owner else {
+            tables.runs.push(Run::NOBODYS);
+            continue;
+        };
+        let variant = variants.number((experiment, group), None, &mut tables.variants, text);
+        tables.runs.push(Run { entry: entries[experiment], variant });
+        tables.experiments[experiment].layer = tables.layers.len() as u32;
     }
 
     let prefix = [layer.salt.as_bytes(), &[SEPARATOR]].concat();
@@ -104,12 +145,11 @@ fn write_layer(
     tables.layers.push(LayerRecord {
         prefix: inline,
         head,
-        reciprocal: bucket::reciprocal(layer.bucket_count),
-        bucket_count: layer.bucket_count,
         tree_first,
         run_first,
-        run_last: (run_ends.len() - 1) as u16,
-        prefix_size: prefix.len() as u16,
+        run_last: run_ends.len() as u32 - 1,
+        batch: tables.batches.len() as u32 - 1,
+        reserved: [0; 2],
     });
 }
 
@@ -122,11 +162,11 @@ pub(super) fn write_overrides(
 ) -> Vec<u64> {
     let mut keys: BTreeMap<(usize, &str), Vec<OverrideRecord>> = BTreeMap::new();
     for (index, experiment) in running(catalog) {
-        for (rank, kind) in experiment.overrides.iter().enumerate() {
+        for kind in &experiment.overrides {
             for (value, group) in &kind.units {
                 let owner = (index, *group);
                 let variant = variants.number(owner, Some(kind.unit_kind), &mut tables.variants, text);
-                let entry = OverrideRecord { experiment: index as u32, rank: rank as u32, variant };
+                let entry = OverrideRecord { experiment: index as u32, variant };
                 keys.entry((kind.unit_kind, value)).or_default().push(entry);
             }
         }

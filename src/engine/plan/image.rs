@@ -17,14 +17,14 @@ use bytemuck::{Pod, Zeroable};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::PlanFault;
-use crate::engine::layer::{EndLine, LayerRecord, Run};
+use crate::engine::layer::{Batch, EndLine, LayerRecord, Run};
 use crate::engine::operator::DfaRecord;
 use crate::engine::segment::Leaf;
 
 /// The first bytes of every plan.
 pub(in crate::engine) const MAGIC: [u8; 8] = *b"splitd\0P";
 /// How the bytes behind the magic are to be read.
-pub(in crate::engine) const LAYOUT_VERSION: u32 = 2;
+pub(in crate::engine) const LAYOUT_VERSION: u32 = 3;
 /// In place of an index: there is none.
 pub(in crate::engine) const NONE: u32 = u32::MAX;
 
@@ -68,8 +68,10 @@ pub(in crate::engine) struct Slot {
 #[repr(C)]
 pub(in crate::engine) struct UnitKindRecord {
     pub name: Span,
-    pub layer_first: u32,
-    pub layer_count: u32,
+    pub batch_first: u32,
+    pub batch_count: u32,
+    /// 1 if an override lists a unit of it.
+    pub has_overrides: u32,
 }
 
 /// An experiment of any state.
@@ -157,8 +159,7 @@ pub(in crate::engine) struct OverrideKeyRecord {
 #[repr(C)]
 pub(in crate::engine) struct OverrideRecord {
     pub experiment: u32,
-    /// The unit kind's place among the experiment's own overrides: the least counts.
-    pub rank: u32,
+    /// Where it lists the unit under several kinds, the first variant counts.
     pub variant: u32,
 }
 
@@ -208,7 +209,9 @@ macro_rules! tables {
 tables! {
     /// Unit kinds that a layer or an override names.
     kinds: UnitKindRecord,
-    /// Layers in which a running experiment owns a bucket, those of one unit kind together.
+    /// Layers that are treated alike, those of one unit kind together.
+    batches: Batch,
+    /// Layers in which a running experiment owns a bucket, those of one batch together.
     layers: LayerRecord,
     /// Search trees of the layers.
     ends: EndLine,
@@ -216,7 +219,8 @@ tables! {
     runs: Run,
     /// Segments of running experiments.
     leaves: Leaf,
-    /// Assignments that can come out.
+    /// Assignments that can come out, in the order of experiments; an experiment's
+    /// forced ones first, by unit kind as its overrides name them.
     variants: VariantRecord,
     /// Experiments of all states, in the file's order.
     experiments: ExperimentRecord,

@@ -3,6 +3,7 @@
 #[cfg(test)] // this file is; the reader of the layering table is told so here
 use crate::config::check::check;
 
+use fearless_simd::Level;
 use serde_json::Value as Json;
 
 use super::*;
@@ -118,10 +119,25 @@ struct Assignment {
     unit: String,
 }
 
-/// Decides as the plan and as its twin; they must agree in everything.
+/// Every level of vector instructions that this machine has, the most portable first.
+fn levels() -> Vec<Level> {
+    let here = Level::new();
+    #[cfg(target_arch = "x86_64")]
+    let wider = [here.as_sse4_2().map(Level::Sse4_2), here.as_avx2().map(Level::Avx2)];
+    #[cfg(not(target_arch = "x86_64"))]
+    let wider = [None];
+    [Level::baseline()].into_iter().chain(wider.into_iter().flatten()).chain([here]).collect()
+}
+
+/// Decides as the plan and as its twin, by all vector instructions there are; they must agree in everything.
 fn assert_twins_agree(worker: &mut Worker<'_>, catalog: &Catalog, request: &Request) -> usize {
     let expected = reference::assign(catalog, request);
     let chosen = worker.decide(request);
+    for level in levels() {
+        let here = std::mem::replace(&mut worker.decision.level, level);
+        assert_eq!(worker.decide(request), chosen, "{level:?} beside {here:?}");
+        worker.decision.level = here;
+    }
     let plain = |chosen: &[Chosen]| -> Vec<(usize, usize)> {
         chosen.iter().map(|chosen| (chosen.experiment.0 as usize, chosen.group as usize)).collect()
     };
@@ -236,117 +252,6 @@ fn the_edge_vectors_answer_as_the_rules_say() {
 #[test]
 fn the_typical_vectors_answer_as_the_rules_say() {
     assert_golden("typical");
-}
-
-/// How long a decision takes: `cargo test --release --lib engine::plan -- --ignored --nocapture`.
-///
-/// The typical vectors, once as they are and then with all layers and
-/// experiments repeated under other salts.
-#[test]
-#[ignore = "a measurement, not a test"]
-fn measure_decisions_of_the_typical_vectors() {
-    let (source, requests, _) = golden("typical");
-    let catalog = check(&source).unwrap();
-    let requests: Vec<Request> =
-        requests.lines().map(|request| Request::from_json(request).unwrap()).collect();
-    measure(&catalog, &requests, 200);
-    // Ten times the layers; ten times the experiments in as many layers; both.
-    measure(&repeated(&catalog, 10, true), &requests, 20);
-    measure(&repeated(&catalog, 10, false), &requests, 100);
-    measure(&repeated(&catalog, 100, true), &requests, 2);
-}
-
-/// The catalog with its experiments repeated: each time in layers of their own,
-/// or else sharing the blocks of the first, which are cut into as many.
-fn repeated(catalog: &Catalog, times: usize, in_own_layers: bool) -> Catalog {
-    let mut repeated = Catalog { layers: Vec::new(), experiments: Vec::new(), ..catalog.clone() };
-    for time in 0..times {
-        if in_own_layers || time == 0 {
-            repeated.layers.extend(catalog.layers.iter().cloned().map(|mut layer| {
-                layer.salt = format!("{time}-{}", &layer.salt[2..]);
-                layer
-            }));
-        }
-        repeated.experiments.extend(catalog.experiments.iter().cloned().map(|mut experiment| {
-            experiment.name += &format!("-{time}");
-            if in_own_layers {
-                experiment.layer += time * catalog.layers.len();
-            } else {
-                for block in experiment.groups.iter_mut().flat_map(|group| &mut group.blocks) {
-                    let (first, count) = (block.first, block.count);
-                    let cut = |time: usize| first + (count as usize * time / times) as u32;
-                    (block.first, block.count) = (cut(time), cut(time + 1) - cut(time));
-                }
-                experiment.groups.iter_mut().for_each(|group| group.blocks.retain(|block| block.count > 0));
-            }
-            experiment
-        }));
-    }
-    repeated
-}
-
-fn measure(catalog: &Catalog, requests: &[Request], round_count: usize) {
-    let start = std::time::Instant::now();
-    let image = compile(catalog, b"").unwrap();
-    let compile_ms = start.elapsed().as_millis();
-    let start = std::time::Instant::now();
-    let plan = Plan::open(image.bytes()).unwrap();
-    let open_us = start.elapsed().as_micros();
-    let mut worker = Worker::new(plan);
-    let mut facts = Vec::new();
-    for request in requests {
-        worker.learn(request);
-        facts.push(worker.facts.clone());
-    }
-    let units: Vec<Units<'_>> = requests.iter().map(|request| worker.units(request)).collect();
-    let mut out = vec![0_u8; 1024 * 1024];
-    let (mut chosen_count, mut candidate_count) = (0, 0);
-    // The least of many short rounds: what it costs when nothing else wants the core.
-    let mut least_ns = [f64::MAX; 5];
-    for _ in 0..round_count {
-        let mut time = |index: usize, what: &mut dyn FnMut(usize)| {
-            let start = std::time::Instant::now();
-            (0..requests.len()).for_each(what);
-            let ns = start.elapsed().as_nanos() as f64 / requests.len() as f64;
-            least_ns[index] = least_ns[index].min(ns);
-        };
-        let decision = &mut worker.decision;
-        time(0, &mut |n| {
-            plan.decide(&units[n], &facts[n], decision);
-            chosen_count += decision.chosen().len();
-        });
-        time(1, &mut |n| candidate_count += std::hint::black_box(plan.find_owners(&units[n], decision)));
-        time(2, &mut |n| {
-            plan.decide(&units[n], &facts[n], decision);
-            let mut end = 0;
-            for chosen in decision.chosen() {
-                for piece in [plan.answer_fragment(chosen), plan.exposure_fragment(chosen)] {
-                    out[end..end + piece.len()].copy_from_slice(piece);
-                    end += piece.len();
-                }
-            }
-            std::hint::black_box(&mut out);
-        });
-        time(3, &mut |n| worker.learn(&requests[n]));
-        let experiment = ExperimentIndex(7);
-        time(4, &mut |n| plan.decide_one(experiment, &units[n], &facts[n], &mut worker.decision));
-    }
-    let [decide, owners, copied, learn, one] = least_ns;
-    let count = |sum: usize| sum as f64 / (round_count * requests.len()) as f64;
-    println!(
-        "{} experiments in {} layers: decide {decide:.0} ns (owners {owners:.0} ns), with fragments copied \
-         {copied:.0} ns, facts {learn:.0} ns, one experiment {one:.0} ns",
-        plan.experiment_count(),
-        plan.layer_count(),
-    );
-    println!(
-        "  {:.1} candidates, {:.1} chosen; image {} bytes, {} words of facts, {} leaves; compiled in {compile_ms} ms, opened in {open_us} us",
-        count(candidate_count),
-        count(chosen_count),
-        image.bytes().len(),
-        plan.fact_count(),
-        plan.tables.leaves.len()
-    );
 }
 
 mod damage;

@@ -7,7 +7,7 @@ use super::image::{Header, Index, NONE, Span, Tables};
 use super::{PlanFault, Slot};
 use crate::engine::bucket;
 use crate::engine::catalog::AttributeKind;
-use crate::engine::layer::{LINE_WIDTH, LayerRecord, NOBODY, level_sizes};
+use crate::engine::layer::{LINE_WIDTH, LayerRecord, level_sizes};
 use crate::engine::operator::{MATCHED, Operator};
 use crate::engine::segment::{FALSE, Leaf, TRUE};
 use crate::limits::{ATTRIBUTE_COUNT_MAX, BUCKET_COUNT_MAX, NAME_SIZE_MAX, UNIT_KIND_COUNT_MAX};
@@ -83,41 +83,49 @@ impl Verifier<'_, '_> {
     }
 
     fn units(&self) -> Result<(), PlanFault> {
-        // Layers of one kind lie together and no two kinds share one: else a
-        // request could find more owners than there are layers.
-        let mut layer_next = 0;
-        rows("kinds", self.tables.kinds, |_, kind| {
-            let in_turn = kind.layer_first == layer_next;
-            layer_next = kind.layer_first.saturating_add(kind.layer_count);
+        // Every layer belongs to one batch and every batch to one kind: else a
+        // short plan could make a long decision.
+        let Tables { kinds, batches, layers, .. } = *self.tables;
+        let (mut batch_next, mut layer_next) = (0, 0);
+        rows("kinds", kinds, |_, kind| {
+            let in_turn = kind.batch_first == batch_next;
+            batch_next = kind.batch_first.saturating_add(kind.batch_count);
+            in_turn && self.is_name(kind.name) && within(kind.batch_first, kind.batch_count, batches.len())
+        })?;
+        rows("batches", batches, |_, batch| {
+            let in_turn = batch.layer_first == layer_next;
+            layer_next = batch.layer_first.saturating_add(batch.layer_count);
             in_turn
-                && self.is_name(kind.name)
-                && within(kind.layer_first, kind.layer_count, self.tables.layers.len())
+                && within(batch.layer_first, batch.layer_count, layers.len())
+                && (1..=BUCKET_COUNT_MAX).contains(&batch.bucket_count)
+                && batch.reciprocal == bucket::reciprocal(batch.bucket_count)
+                && (1..=NAME_SIZE_MAX + 1).contains(&(batch.prefix_size as usize))
         })
     }
 
     fn layers(&self) -> Result<(), PlanFault> {
-        let Tables { layers, runs, leaves, variants, experiments, .. } = *self.tables;
-        rows("layers", layers, |_, layer| self.is_layer(layer))?;
+        let Tables { layers, runs, leaves, variants, .. } = *self.tables;
+        rows("layers", layers, |row, layer| self.is_layer(row, layer))?;
         rows("runs", runs, |_, run| {
-            let owner_known = (run.experiment as usize) < experiments.len()
-                && (run.variant as usize) < variants.len()
-                && (run.entry as usize) < leaves.len()
-                && variants[run.variant as usize].experiment == run.experiment;
-            run.experiment == NOBODY || owner_known
+            let owner_known = (run.variant as usize) < variants.len() && (run.entry as usize) < leaves.len();
+            run.entry == FALSE || owner_known
         })
     }
 
-    fn is_layer(&self, layer: &LayerRecord) -> bool {
-        let prefix_size = usize::from(layer.prefix_size);
-        let run_count = layer.run_count();
-        if !(1..=BUCKET_COUNT_MAX).contains(&layer.bucket_count)
-            || layer.reciprocal != bucket::reciprocal(layer.bucket_count)
-            || run_count > layer.bucket_count as usize
-            || !within(layer.run_first, run_count as u32, self.tables.runs.len())
-            || !(1..=NAME_SIZE_MAX + 1).contains(&prefix_size)
+    fn is_layer(&self, row: usize, layer: &LayerRecord) -> bool {
+        let Some(batch) = self.tables.batches.get(layer.batch as usize) else {
+            return false;
+        };
+        let prefix_size = batch.prefix_size as usize;
+        let run_count = layer.run_last.saturating_add(1);
+        if row < batch.layer_first as usize
+            || row - batch.layer_first as usize >= batch.layer_count as usize
+            || run_count > batch.bucket_count
+            || !within(layer.run_first, run_count, self.tables.runs.len())
         {
             return false;
         }
+        let run_count = run_count as usize;
         let prefix_fits = match layer.prefix.split_at_checked(prefix_size) {
             Some((prefix, padding)) => {
                 layer.head == bucket::head(prefix) && padding.iter().all(|&byte| byte == 0)
@@ -128,7 +136,7 @@ impl Verifier<'_, '_> {
             }
         };
         // Line by line, no bucket leads to a place that is not there.
-        let last_bucket = (layer.bucket_count - 1) as u16;
+        let last_bucket = (batch.bucket_count - 1) as u16;
         let sizes = level_sizes(run_count);
         let below = sizes[1..].iter().copied().filter(|&size| size > 0).chain([run_count]);
         let mut tree = self.tables.ends.get(layer.tree_first as usize..).unwrap_or(&[]);
@@ -164,13 +172,17 @@ impl Verifier<'_, '_> {
                 && (experiment.layer == NONE || (experiment.layer as usize) < layers.len())
                 && (experiment.unit_kind as usize) < kinds.len()
         })?;
+        let mut experiment_last = 0;
         rows("variants", variants, |_, variant| {
+            // In the order of experiments: else a decision could choose one twice.
+            let in_turn = variant.experiment >= std::mem::replace(&mut experiment_last, variant.experiment);
             let Some(experiment) = experiments.get(variant.experiment as usize) else {
                 return false;
             };
             let behind_name = |span: Span| self.is_name(span) && span.size > experiment.json.size;
             let end = variant.answer.range().end as u64 + u64::from(variant.exposure_size);
-            behind_name(variant.answer)
+            in_turn
+                && behind_name(variant.answer)
                 && end <= self.tables.text.len() as u64
                 && (variant.payload.size == 0 || behind_name(variant.payload))
         })
