@@ -15,7 +15,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("engine", &[]),
     ("http", &["clock"]),
     ("exposure", &["engine"]),
-    ("endpoint", &["http", "engine", "exposure", "metrics", "clock"]),
+    // config: explain reads the experiments file that travels in the plan.
+    ("endpoint", &["http", "engine", "exposure", "metrics", "clock", "config"]),
     ("config", &["engine"]),
     ("worker", &["endpoint", "http", "engine", "exposure", "metrics", "sys", "clock"]),
     ("logger", &["exposure", "metrics", "sys", "clock"]),

@@ -6,14 +6,13 @@ use std::collections::HashSet;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::{Exit, Failure, read_file, say_faults};
 use crate::config::check::load;
 use crate::engine::catalog::{AttributeKind, Catalog};
-use crate::engine::reference::{Explanation, Leaf, Request, Trace, explain, number_value};
+use crate::engine::reference::{Explained, Explanation, Leaf, Request, Trace, number_value};
 use crate::limits::{UNIT_COUNT_MAX, UNIT_VALUE_SIZE_MAX};
 
 #[derive(Debug, clap::Args)]
@@ -28,15 +27,6 @@ pub(super) struct Arguments {
     request: Vec<String>,
 }
 
-/// All that `explain` says, for programs.
-#[derive(Serialize)]
-struct Explained<'a> {
-    version: &'a str,
-    /// Names given that the file neither uses as a unit nor declares as an attribute.
-    ignored: &'a [String],
-    experiments: Vec<Explanation<'a>>,
-}
-
 pub(super) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit, Failure> {
     let (given, json) = read_pairs(&arguments.request).map_err(Failure::Usage)?;
     let source = read_file(&arguments.file)?;
@@ -45,9 +35,8 @@ pub(super) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit, Fa
         Err(faults) => return Ok(say_faults(&arguments.file, &faults)),
     };
     let (request, ignored) = request(&catalog, &given).map_err(Failure::Usage)?;
-    let experiments = explain(&catalog, &request);
+    let explained = Explained::new(&catalog, &request, &ignored, None);
     if arguments.json || json {
-        let explained = Explained { version: &catalog.version, ignored: &ignored, experiments };
         serde_json::to_writer_pretty(&mut *out, &explained).map_err(io::Error::from)?;
         writeln!(out)?;
     } else {
@@ -61,7 +50,7 @@ pub(super) fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<Exit, Fa
             eprintln!("splitd: --{name} is ignored: the file has no such unit or attribute{hint}");
         }
         writeln!(out, "experiments {}", catalog.version)?;
-        for explanation in &experiments {
+        for explanation in &explained.experiments {
             write_explanation(out, explanation)?;
         }
     }

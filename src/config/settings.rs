@@ -208,7 +208,10 @@ pub struct Settings {
 /// names has where the file doesn't say.
 const POOLS: &[(&str, &[(&str, &str)])] = &[
     ("assign", &[("listen", "127.0.0.1:8080"), ("cpus", "all"), ("nice", "-5"), ("routes", "assign,health")]),
-    ("bulk", &[("listen", "127.0.0.1:8081"), ("workers", "1"), ("nice", "10"), ("routes", "batch,health")]),
+    (
+        "bulk",
+        &[("listen", "127.0.0.1:8081"), ("workers", "1"), ("nice", "10"), ("routes", "batch,explain,health")],
+    ),
     (
         "admin",
         &[("listen", "127.0.0.1:9080"), ("workers", "1"), ("nice", "10"), ("routes", "metrics,health")],

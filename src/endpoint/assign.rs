@@ -9,7 +9,7 @@ use crate::engine::attributes::{AttributeIndex, Facts};
 use crate::engine::plan::Plan;
 use crate::exposure::record::{self, Exposure};
 use crate::http::{
-    Answer, ContentType, Method, Out, Request, ScanFault, Scanned, Status, query_options, scan_query,
+    Answer, ContentType, Fields, Method, Out, Request, ScanFault, Scanned, Status, query_options, scan_query,
     scan_request,
 };
 use crate::limits::CONTEXT_SIZE_MAX;
@@ -19,7 +19,7 @@ use super::form::Form;
 use super::{App, Desk, WITH_PAYLOADS, WITHOUT_EXPOSURE};
 
 /// Why a request is not decided.
-enum Fault<'a> {
+pub(super) enum Fault<'a> {
     /// 400.
     Scan(ScanFault<'a>),
     /// 422, where the pool is strict.
@@ -27,7 +27,7 @@ enum Fault<'a> {
 }
 
 impl Fault<'_> {
-    fn status(&self) -> Status {
+    pub(super) fn status(&self) -> Status {
         match self {
             Fault::Scan(_) => Status::BadRequest,
             Fault::Mistyped { .. } => Status::UnprocessableContent,
@@ -55,7 +55,7 @@ struct Asked<'a> {
 impl App<'_, '_> {
     /// `/v1/assign`
     pub(super) fn assign(&mut self, request: &Request<'_>, scratch: &mut [u8], now: Now, answer: Answer<'_>) {
-        let App { plan, facts, decision, desk } = self;
+        let App { plan, facts, decision, desk, .. } = self;
         let asked = match read(plan, facts, desk, request, scratch) {
             Ok(asked) => asked,
             Err(fault) => return answer.problem(fault.status(), fault),
@@ -79,7 +79,7 @@ impl App<'_, '_> {
         now: Now,
         answer: Answer<'_>,
     ) {
-        let App { plan, facts, decision, desk } = self;
+        let App { plan, facts, decision, desk, .. } = self;
         let asked = match read(plan, facts, desk, request, scratch) {
             Ok(asked) => asked,
             Err(fault) => return answer.problem(fault.status(), fault),
@@ -115,7 +115,7 @@ impl App<'_, '_> {
         now: Now,
         out: &mut Out<'_>,
     ) {
-        let App { plan, facts, decision, desk } = self;
+        let App { plan, facts, decision, desk, .. } = self;
         let mut form = Form::new(plan, facts);
         let asked = scan_request(line, scratch, &mut form)
             .map(|scanned| Asked {
@@ -149,22 +149,31 @@ fn read<'a>(
     scratch: &'a mut [u8],
 ) -> Result<Asked<'a>, Fault<'a>> {
     let mut form = Form::new(plan, facts);
-    let scanned = if request.head.method == Method::Post {
-        query_options(request.head.query).and_then(|options| {
-            let scanned = scan_request(request.body, scratch, &mut form)?;
-            Ok(Scanned { payloads: options.payloads, exposure: options.exposure, ..scanned })
-        })
-    } else {
-        scan_query(request.head.query.unwrap_or(""), scratch, &mut form)
-    };
+    let scanned = scan(request, scratch, &mut form);
     let units = form.units;
     let scanned = scanned.map_err(Fault::Scan)?;
     judge_types(plan, facts, desk)?;
     Ok(Asked { units, scanned })
 }
 
+/// A POST's body, or a GET's query string, into `fields`.
+#[inline]
+pub(super) fn scan<'a, F: Fields<'a>>(
+    request: &Request<'a>,
+    scratch: &'a mut [u8],
+    fields: &mut F,
+) -> Result<Scanned<'a>, ScanFault<'a>> {
+    if request.head.method == Method::Post {
+        let options = query_options(request.head.query)?;
+        let scanned = scan_request(request.body, scratch, fields)?;
+        Ok(Scanned { payloads: options.payloads, exposure: options.exposure, ..scanned })
+    } else {
+        scan_query(request.head.query.unwrap_or(""), scratch, fields)
+    }
+}
+
 /// Counts values of another type than declared; refuses them where the pool is strict.
-fn judge_types<'a>(plan: &Plan<'a>, facts: &Facts, desk: &Desk<'_>) -> Result<(), Fault<'a>> {
+pub(super) fn judge_types<'a>(plan: &Plan<'a>, facts: &Facts, desk: &Desk<'_>) -> Result<(), Fault<'a>> {
     if !facts.mistyped_any() {
         return Ok(());
     }

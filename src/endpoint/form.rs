@@ -20,6 +20,16 @@ impl<'f, 'a> Form<'f, 'a> {
         facts.clear(plan);
         Form { plan, facts, units: Units::new() }
     }
+
+    /// A declared attribute's name.
+    pub(super) fn attribute_name(&self, slot: u16) -> &'f str {
+        self.plan.attribute_name(AttributeIndex(slot))
+    }
+
+    /// Whether a layer or an override uses units of this name.
+    pub(super) fn knows_unit(&self, name: &str) -> bool {
+        self.plan.unit_kind(name).is_some()
+    }
 }
 
 impl<'a> Fields<'a> for Form<'_, 'a> {

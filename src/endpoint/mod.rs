@@ -1,11 +1,12 @@
 //! Where HTTP and the engine meet: which routes there are, and what each does
 //! with a request. One [`App`] a worker and plan; it allocates when it is made
-//! and never while it answers.
+//! and, but for explain, never while it answers.
 //!
 //! To add a route: a row in [`ROUTES`], its label in `metrics::ROUTES`, and an
 //! arm in [`App::answer`](Service::answer).
 
 mod assign;
+mod explain;
 mod form;
 mod health;
 
@@ -18,7 +19,7 @@ use crate::http::{
     Admission, Answer, BodyMode, ContentType, Head, LinesHead, Media, Method, Out, Refusal, Request, Service,
     Status, percent_decode, query_options,
 };
-use crate::limits::{EXPOSURE_SIZE_MAX, NAME_SIZE_MAX};
+use crate::limits::{ANSWER_SIZE_MAX, EXPLANATION_SIZE_MAX, EXPOSURE_SIZE_MAX, HEAD_SIZE_MAX, NAME_SIZE_MAX};
 use crate::metrics::pace::Pace;
 use crate::metrics::{self, Block, Family, Table, request_cell};
 
@@ -29,6 +30,8 @@ pub enum RouteGroup {
     Assign,
     /// `batch`: POST `/v1/batch`.
     Batch,
+    /// `explain`: GET and POST `/v1/explain`, and `/v1/explain/{experiment}`.
+    Explain,
     /// `health`: GET `/livez`, `/readyz`.
     Health,
     /// `metrics`: GET `/metrics`.
@@ -40,6 +43,15 @@ impl RouteGroup {
     #[must_use]
     pub fn records(self) -> bool {
         matches!(self, RouteGroup::Assign | RouteGroup::Batch)
+    }
+
+    /// No answer of its routes is larger, head included.
+    #[must_use]
+    pub fn answer_size_max(self) -> usize {
+        match self {
+            RouteGroup::Explain => EXPLANATION_SIZE_MAX + HEAD_SIZE_MAX,
+            _ => ANSWER_SIZE_MAX,
+        }
     }
 }
 
@@ -68,6 +80,8 @@ const BATCH: u16 = 2;
 const LIVEZ: u16 = 3;
 const READYZ: u16 = 4;
 const METRICS: u16 = 5;
+const EXPLAIN: u16 = 6;
+const EXPLAIN_EXPERIMENT: u16 = 7;
 
 const GET: &str = "GET, HEAD";
 const POST: &str = "POST";
@@ -81,6 +95,8 @@ const ROUTES: &[Route] = &[
     route(Path::Exact("/livez"), RouteGroup::Health, GET, BodyMode::Whole, Media::Any),
     route(Path::Exact("/readyz"), RouteGroup::Health, GET, BodyMode::Whole, Media::Any),
     route(Path::Exact("/metrics"), RouteGroup::Metrics, GET, BodyMode::Whole, Media::Any),
+    route(Path::Exact("/v1/explain"), RouteGroup::Explain, BOTH, BodyMode::Whole, Media::Json),
+    route(Path::Experiment("/v1/explain/"), RouteGroup::Explain, BOTH, BodyMode::Whole, Media::Json),
 ];
 
 const fn route(path: Path, group: RouteGroup, allow: &'static str, body: BodyMode, media: Media) -> Route {
@@ -144,6 +160,7 @@ pub struct App<'a, 'r> {
     plan: &'a Plan<'a>,
     facts: Facts,
     decision: Decision,
+    source: explain::Source,
     desk: &'a mut Desk<'r>,
 }
 
@@ -151,7 +168,8 @@ impl<'a, 'r> App<'a, 'r> {
     /// Takes all memory that answering by this plan needs.
     #[must_use]
     pub fn new(plan: &'a Plan<'a>, desk: &'a mut Desk<'r>) -> App<'a, 'r> {
-        App { plan, facts: Facts::new(plan), decision: Decision::new(plan), desk }
+        let (facts, decision) = (Facts::new(plan), Decision::new(plan));
+        App { plan, facts, decision, source: explain::Source::new(), desk }
     }
 
     /// What it keeps over all plans.
@@ -228,10 +246,14 @@ impl Service for App<'_, '_> {
     ) {
         match admission.route {
             ASSIGN => self.assign(request, scratch, now, answer),
-            EXPERIMENT => {
-                let Path::Experiment(prefix) = ROUTES[usize::from(EXPERIMENT)].path else { unreachable!() };
+            EXPLAIN => self.explain(None, request, scratch, answer),
+            one @ (EXPERIMENT | EXPLAIN_EXPERIMENT) => {
+                let Path::Experiment(prefix) = ROUTES[usize::from(one)].path else { unreachable!() };
                 match self.experiment(request.head.path, prefix) {
-                    Some(experiment) => self.assign_one(experiment, request, scratch, now, answer),
+                    Some(experiment) if one == EXPERIMENT => {
+                        self.assign_one(experiment, request, scratch, now, answer);
+                    }
+                    Some(experiment) => self.explain(Some(experiment), request, scratch, answer),
                     // It was there when the head came; the plan has changed since.
                     None => answer.problem(Status::NotFound, "no experiment has this name"),
                 }
@@ -284,7 +306,8 @@ mod tests {
     #[test]
     fn every_route_counts_under_its_own_label() {
         let label = |route: &Route| match route.path {
-            Path::Experiment(_) => "experiment",
+            Path::Experiment("/v1/assign/") => "experiment",
+            Path::Experiment(_) => "explain_experiment",
             Path::Exact(path) => path.rsplit('/').next().unwrap(),
         };
         for (index, route) in ROUTES.iter().enumerate() {

@@ -8,7 +8,7 @@ use super::catalog::{
     Attribute, AttributeKind, Block, Catalog, Condition, Experiment, Group, Layer, OrderedTest, OverrideKind,
     Segment, State, StringTest, Test,
 };
-use super::reference::Request;
+use super::reference::{Request, state_name, written};
 
 /// Numbers from a seed (SplitMix64).
 #[derive(Debug, Clone)]
@@ -343,6 +343,80 @@ fn value(random: &mut Random, kind: AttributeKind) -> Value {
                 list.push(random.of(&[json!(1), json!(null), json!([])]));
             }
             Value::Array(list)
+        }
+    }
+}
+
+/// The catalog as an experiments file. Unit kinds that nothing uses leave no trace in it.
+pub(crate) fn source(catalog: &Catalog) -> String {
+    let object = |members: Vec<(&str, Value)>| -> Value {
+        Value::Object(members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+    };
+    let type_name = |kind| match kind {
+        AttributeKind::String => "string",
+        AttributeKind::Number => "number",
+        AttributeKind::Bool => "bool",
+        AttributeKind::Version => "version",
+        AttributeKind::StringList => "string_list",
+    };
+    let attributes =
+        catalog.attributes.iter().map(|attribute| (&*attribute.name, json!(type_name(attribute.kind))));
+    let segments =
+        catalog.segments.iter().map(|segment| (&*segment.name, condition_json(catalog, &segment.condition)));
+    let layers = catalog.layers.iter().map(|layer| {
+        let unit = &catalog.unit_kinds[layer.unit_kind];
+        (&*layer.name, json!({ "salt": layer.salt, "unit": unit, "buckets": layer.bucket_count }))
+    });
+    let experiments = catalog.experiments.iter().map(|experiment| {
+        let groups = experiment.groups.iter().map(|group| {
+            let blocks = group.blocks.iter().map(|block| [block.first, block.count]).collect::<Vec<_>>();
+            let mut json = json!({ "name": group.name, "blocks": blocks });
+            if let Some(payload) = &group.payload {
+                json["payload"] = serde_json::from_str(payload).expect("a payload is JSON");
+            }
+            json
+        });
+        let overrides = experiment.overrides.iter().map(|kind| {
+            // One of an empty unit forces nobody; a file may have none.
+            let units = kind.units.iter().filter(|(unit, _)| !unit.is_empty());
+            let units = units.map(|(unit, group)| (&**unit, json!(experiment.groups[*group].name)));
+            (&*catalog.unit_kinds[kind.unit_kind], object(units.collect()))
+        });
+        let mut json = json!({
+            "id": experiment.id,
+            "run_id": experiment.run_id,
+            "name": experiment.name,
+            "state": state_name(experiment.state),
+            "layer": catalog.layers[experiment.layer].name,
+            "groups": groups.collect::<Vec<_>>(),
+            "overrides": object(overrides.collect()),
+        });
+        if let Some(segment) = &experiment.segment {
+            json["segment"] = condition_json(catalog, segment);
+        }
+        json
+    });
+    json!({
+        "version": catalog.version,
+        "attributes": object(attributes.collect()),
+        "segments": object(segments.collect()),
+        "layers": object(layers.collect()),
+        "experiments": experiments.collect::<Vec<_>>(),
+    })
+    .to_string()
+}
+
+fn condition_json(catalog: &Catalog, condition: &Condition) -> Value {
+    let all =
+        |parts: &[Condition]| parts.iter().map(|part| condition_json(catalog, part)).collect::<Vec<_>>();
+    match condition {
+        Condition::All(parts) => json!({ "all": all(parts) }),
+        Condition::Any(parts) => json!({ "any": all(parts) }),
+        Condition::Not(part) => json!({ "not": condition_json(catalog, part) }),
+        Condition::Segment(segment) => json!({ "segment": catalog.segments[*segment].name }),
+        Condition::Test { attribute, test } => {
+            let (op, value) = written(test);
+            json!({ "attr": catalog.attributes[*attribute].name, "op": op, "value": value })
         }
     }
 }

@@ -17,7 +17,9 @@ use crate::limits;
 
 mod explain;
 mod members;
-pub use explain::{Explanation, Leaf, Outcome, Override, Owner, Trace, Unit, explain};
+pub use explain::{Explained, Explanation, Leaf, Outcome, Override, Owner, Trace, Unit, explain};
+#[cfg(test)]
+pub(super) use explain::{state_name, written};
 pub use members::{Members, members};
 
 /// What a request says: units and attributes by name, as they came. Of a name

@@ -280,6 +280,7 @@ impl Heritage {
                 body_timeout: pool.body_timeout,
                 write_timeout: pool.write_timeout,
                 linger_timeout: pool.linger_timeout,
+                pending_output_count: pending_output_count(pool),
                 ..http::Limits::default()
             },
             connection_count_max: pool.connection_count_max,
@@ -401,6 +402,14 @@ fn route_groups(pool: &Pool) -> Vec<RouteGroup> {
     pool.routes.iter().filter_map(|route| route_group(*route)).collect()
 }
 
+/// Slots for untaken output, which are as large as the pool's largest answer.
+fn pending_output_count(pool: &Pool) -> usize {
+    match pool.routes.contains(&Route::Explain) {
+        true => limits::PENDING_EXPLANATION_COUNT,
+        false => limits::PENDING_OUTPUT_COUNT,
+    }
+}
+
 /// The endpoints' name for a setting's route; none where this build has none yet.
 #[must_use]
 pub fn route_group(route: Route) -> Option<RouteGroup> {
@@ -409,7 +418,8 @@ pub fn route_group(route: Route) -> Option<RouteGroup> {
         Route::Batch => Some(RouteGroup::Batch),
         Route::Health => Some(RouteGroup::Health),
         Route::Metrics => Some(RouteGroup::Metrics),
-        Route::Explain | Route::Status => None,
+        Route::Explain => Some(RouteGroup::Explain),
+        Route::Status => None,
     }
 }
 

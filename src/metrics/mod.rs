@@ -21,7 +21,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use histogram::Histogram;
 
 /// Label values of `route`, in the order of the endpoint's table.
-pub const ROUTES: &[&str] = &["assign", "experiment", "batch", "livez", "readyz", "metrics", "none"];
+pub const ROUTES: &[&str] =
+    &["assign", "experiment", "batch", "livez", "readyz", "metrics", "explain", "explain_experiment", "none"];
 /// Label values of `status`; what is not listed counts as `other`.
 pub const STATUSES: &[&str] = &[
     "200", "400", "404", "405", "408", "413", "414", "415", "417", "422", "431", "500", "501", "503", "505",

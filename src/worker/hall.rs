@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use crate::clock::Now;
 use crate::http::{Connection, Workspace};
-use crate::limits::ANSWER_SIZE_MAX;
 use crate::metrics::{Block, Family};
 use crate::sys::socket;
 
@@ -83,7 +82,7 @@ impl<'r, O: Guest> Hall<'r, O> {
             gates: gates.collect(),
             connections: Connections::new(count_max),
             timers: Timers::new(count_max, timer_durations(&options.limits)),
-            workspace: Workspace::new(options.limits, ANSWER_SIZE_MAX),
+            workspace: Workspace::new(options.limits, options.answer_size_max()),
             block,
             control,
             ordered: true,

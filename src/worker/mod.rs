@@ -33,6 +33,7 @@ use crate::endpoint::{App, AppOptions, Desk, RouteGroup};
 use crate::engine::plan::{Plan, PlanFault};
 use crate::exposure::ring::{self, Identity, RingFault, Side, Writer};
 use crate::http::Limits;
+use crate::limits::ANSWER_SIZE_MAX;
 use crate::metrics::{Block, Family, Process, Table, TableFault, worker_block};
 use crate::sys::channel::Channel;
 use crate::sys::region::Region;
@@ -115,6 +116,14 @@ pub struct PoolOptions {
     pub orphan_timeout: Duration,
     /// How long a drain may take that no order's deadline bounds.
     pub drain_timeout: Duration,
+}
+
+impl PoolOptions {
+    /// The largest answer of its routes.
+    #[must_use]
+    pub fn answer_size_max(&self) -> usize {
+        self.routes.iter().map(|route| route.answer_size_max()).max().unwrap_or(ANSWER_SIZE_MAX)
+    }
 }
 
 /// What the master tells a worker, in one packet of its channel.

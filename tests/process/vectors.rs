@@ -111,4 +111,23 @@ for_each_backend! {
         assert_eq!(client.get("/v1/assign/killed?user_id=42").json()["group"], Value::Null);
         assert_eq!(client.get("/v1/assign/unheard_of?user_id=42").status, 404);
     }
+
+    explain_gives_every_answer_of_the_vectors_and_records_nothing(io) {
+        let daemon = Plan::new(io, "edge.experiments.json").start();
+        let mut client = Client::connect(daemon.bulk());
+        for (request, answer) in lines("edge.requests.ndjson").iter().zip(&lines("edge.answers.ndjson")) {
+            let explained = client.post("/v1/explain", request).json();
+            let one = |one: &Value| Some((one["experiment"].as_str()?.to_owned(), one["group"].as_str()?.to_owned()));
+            let groups: Vec<_> = explained["experiments"].as_array().unwrap().iter().filter_map(one).collect();
+            let answer: Value = answer.parse().unwrap();
+            let wanted = answer["assignments"].as_object().unwrap();
+            assert_eq!(groups.len(), wanted.len(), "{request}");
+            assert!(groups.iter().all(|(name, group)| wanted[name] == group.as_str()), "{request}: {groups:?}");
+            assert_eq!(explained["version"], answer["version"]);
+        }
+        assert_eq!(Client::connect(daemon.assign()).get("/v1/explain?user_id=42").status, 404, "not in this pool");
+        let mut daemon = daemon;
+        assert_eq!(daemon.stop(), Some(0));
+        assert!(daemon.events().is_empty());
+    }
 }

@@ -162,7 +162,7 @@ pub(super) const POOL: &[Row<Pool>] = &[
     row(
         "routes",
         "",
-        "What it answers: assign, batch, health, metrics (explain and status are to come).",
+        "What it answers: assign, batch, explain, health, metrics (status is to come).",
         |to, value| {
             to.routes = value.choices(ROUTES)?;
             Ok(())

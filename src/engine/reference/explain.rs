@@ -9,6 +9,33 @@ use serde_json::Value;
 use super::{Request, Verdict, decide, forced, group_at, layer_bucket, test_holds, typed_value};
 use crate::engine::catalog::{AttributeKind, Catalog, Condition, OrderedTest, State, StringTest, Test};
 
+/// All that is said of one request, for programs.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Explained<'a> {
+    /// The experiments file's.
+    pub version: &'a str,
+    /// Names given that the file neither uses as a unit nor declares as an attribute.
+    pub ignored: &'a [String],
+    /// Of all states, in the file's order; or the one that was asked for.
+    pub experiments: Vec<Explanation<'a>>,
+}
+
+impl<'a> Explained<'a> {
+    /// Explains every experiment, or one by its index in the catalog.
+    pub fn new(
+        catalog: &'a Catalog,
+        request: &'a Request,
+        ignored: &'a [String],
+        one: Option<usize>,
+    ) -> Explained<'a> {
+        let experiments = match one {
+            Some(experiment) => vec![explain_one(catalog, request, experiment)],
+            None => explain(catalog, request),
+        };
+        Explained { version: &catalog.version, ignored, experiments }
+    }
+}
+
 /// One experiment for one request.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Explanation<'a> {
@@ -276,7 +303,7 @@ fn mistyped(kind: AttributeKind) -> &'static str {
 }
 
 /// A state as the file writes it.
-pub(super) fn state_name(state: State) -> &'static str {
+pub(in crate::engine) fn state_name(state: State) -> &'static str {
     match state {
         State::Running => "running",
         State::Draft => "draft",
@@ -286,7 +313,7 @@ pub(super) fn state_name(state: State) -> &'static str {
 }
 
 /// A test as the file writes it: operator and operand. `contains` of a list is kept as `contains_any` of one.
-fn written(test: &Test) -> (&'static str, Value) {
+pub(in crate::engine) fn written(test: &Test) -> (&'static str, Value) {
     match test {
         Test::Exists(wanted) => ("exists", Value::Bool(*wanted)),
         Test::String(test) => match test {
