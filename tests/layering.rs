@@ -15,8 +15,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("engine", &[]),
     ("http", &["clock"]),
     ("exposure", &["engine"]),
+    ("status", &["exposure", "metrics", "clock"]),
     // config: explain reads the experiments file that travels in the plan.
-    ("endpoint", &["http", "engine", "exposure", "metrics", "clock", "config"]),
+    ("endpoint", &["http", "engine", "exposure", "metrics", "clock", "config", "status"]),
     ("config", &["engine"]),
     ("worker", &["endpoint", "http", "engine", "exposure", "metrics", "sys", "clock"]),
     ("logger", &["exposure", "metrics", "sys", "clock"]),
@@ -25,7 +26,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "master",
         &["config", "endpoint", "http", "exposure", "loader", "logger", "metrics", "sys", "worker", "clock"],
     ),
-    ("cli", &["config", "engine", "exposure", "logger", "master", "sys", "clock"]),
+    ("cli", &["config", "engine", "exposure", "logger", "master", "metrics", "status", "sys", "clock"]),
 ];
 
 /// A crate's name in code, and the only places that may name it.

@@ -8,6 +8,7 @@
 //! The journal knows the time and the process by itself; the prefix tells it the
 //! level. A line is written by one system call, so lines of several processes
 //! never mix, and a line break in a message is shown as `\n`: one event, one line.
+//! An instance keeps its last lines in shared memory, too ([`board`]).
 
 use std::io::Write;
 use std::sync::OnceLock;
@@ -15,6 +16,7 @@ use std::sync::OnceLock;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::clock;
+use crate::metrics::board;
 
 struct Lines {
     journal: bool,
@@ -27,7 +29,9 @@ impl Log for Lines {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            let line = line(self.journal, record.level(), clock::now().unix_us, &record.args().to_string());
+            let (now, message) = (clock::now().unix_us, record.args().to_string());
+            board::note(now, level_name(record.level()), &message);
+            let line = line(self.journal, record.level(), now, &message);
             // Nobody is left to be told that the log can't be written.
             let _ = std::io::stderr().write_all(line.as_bytes());
         }
@@ -48,21 +52,30 @@ pub fn start() {
 
 fn line(journal: bool, level: Level, unix_us: i64, message: &str) -> String {
     let message = message.replace('\n', "\\n").replace('\r', "\\r");
-    let (priority, name) = match level {
-        Level::Error => (3, "error"),
-        Level::Warn => (4, "warn"),
-        Level::Info => (6, "info"),
-        Level::Debug | Level::Trace => (7, "debug"),
-    };
     if journal {
+        let priority = match level {
+            Level::Error => 3,
+            Level::Warn => 4,
+            Level::Info => 6,
+            Level::Debug | Level::Trace => 7,
+        };
         return format!("<{priority}>{message}\n");
     }
     let pid = std::process::id();
-    format!("{} {name} pid={pid} {message}\n", rfc3339(unix_us))
+    format!("{} {} pid={pid} {message}\n", rfc3339(unix_us), level_name(level))
+}
+
+fn level_name(level: Level) -> &'static str {
+    match level {
+        Level::Error => "error",
+        Level::Warn => "warn",
+        Level::Info => "info",
+        Level::Debug | Level::Trace => "debug",
+    }
 }
 
 /// `2026-11-22T08:30:00.123Z`.
-fn rfc3339(unix_us: i64) -> String {
+pub(super) fn rfc3339(unix_us: i64) -> String {
     let (seconds, micros) = (unix_us.div_euclid(1_000_000), unix_us.rem_euclid(1_000_000));
     let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     // Days to a date of the Gregorian calendar, counted from 0000-03-01 so that

@@ -102,6 +102,7 @@ impl<'m> Drain<'m> {
     /// # Errors
     /// If the sink's thread is gone.
     pub fn turn(&mut self, now: Now) -> Result<Turn, SinkGone> {
+        self.metrics.turns(now.mono_ns);
         self.take_back()?;
         if self.scanned.is_none_or(|at| now.since(at) >= SCAN_INTERVAL) {
             self.scan(now);

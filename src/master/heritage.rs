@@ -18,12 +18,14 @@ use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
 
 use super::listen::{self, Bound, ListenFault};
+use crate::clock;
 use crate::config::settings::{Directories, Fault, Io, Pool, Route, Settings, SinkKind};
 use crate::endpoint::{AppOptions, RouteGroup};
 use crate::exposure::ring::{self, Account};
 use crate::http;
 use crate::limits;
 use crate::logger;
+use crate::metrics::board::{self, Board};
 use crate::metrics::{self, Block, Table};
 use crate::sys::channel::Channel;
 use crate::sys::region::Region;
@@ -180,6 +182,34 @@ impl Heritage {
     #[must_use]
     pub fn block(&self) -> Block<'_> {
         self.table().block(metrics::MASTER_BLOCK)
+    }
+
+    /// Where the master says in words what it does.
+    #[must_use]
+    pub fn board(&self) -> Board<'_> {
+        self.table().board()
+    }
+
+    /// From here on the log is kept on the board, too, by the children as well.
+    ///
+    /// # Errors
+    /// If there is no memory left.
+    pub fn keep_log(&self) -> io::Result<()> {
+        // The process's log ends with the process.
+        let region: &'static Region = Box::leak(Box::new(Region::of_file(&self.metrics_file)?));
+        if let Ok(table) = Table::attach(region.words()) {
+            board::keep_log(table.board());
+        }
+        Ok(())
+    }
+
+    /// Its process has ended; who took its block over goes on.
+    pub fn say_ended(&self, pid: u32) {
+        for block in self.table().blocks() {
+            if block.life().is_some_and(|life| life.pid == pid) {
+                block.is(metrics::State::Ended);
+            }
+        }
     }
 
     fn table(&self) -> Table<'_> {
@@ -529,7 +559,9 @@ fn make_metrics(runtime_dir: &Path, slot_count: usize) -> Result<(File, Region),
     };
     let (file, region) = make().map_err(refused("can't make", &path))?;
     let table = Table::format(region.words(), count);
-    table.block(metrics::MASTER_BLOCK).claim(metrics::Process::Master, "");
+    let (block, now) = (table.block(metrics::MASTER_BLOCK), clock::now());
+    block.claim(metrics::Process::Master, "");
+    block.born(std::process::id(), now.unix_us, now.mono_ns);
     Ok((file, region))
 }
 

@@ -106,6 +106,7 @@ impl Master {
         let signals = Signals::block().map_err(system("its signals"))?;
         raise_descriptor_limit();
         let heritage = Heritage::prepare(settings, directories)?;
+        heritage.keep_log().map_err(system("memory"))?;
         let niceness = Niceness::find(heritage.settings());
         let seed = heritage.instance.rotate_left(17);
         let pools: Vec<usize> = heritage.places.iter().map(|place| place.pool).collect();
@@ -177,6 +178,7 @@ impl Master {
         loop {
             let ready = self.wait();
             let now_ns = clock::now().mono_ns;
+            self.heritage.block().turns(now_ns);
             let mut events = VecDeque::from([Event::Time]);
             for source in ready {
                 match source {
@@ -345,6 +347,7 @@ impl Master {
                 awaited = true;
             }
         }
+        self.heritage.board().set_version(&version);
         self.plan = Some(InForce { image, version, taken_ns: clock::now().mono_ns, awaited });
         self.notify(&[]);
     }
@@ -380,6 +383,7 @@ impl Master {
         if let Role::Worker { slot } = running.role {
             self.heritage.clear_gauges(&[0, 1].map(|which| metrics::worker_block(slot, which)));
         }
+        self.heritage.say_ended(running.pid().unsigned_abs());
         self.say_plan_in_force();
         let code = match exit {
             Exit::Code(code) => Some(code),
@@ -547,6 +551,8 @@ impl Master {
                     let table = metrics::Table::attach(region.words()).expect("laid out by the master");
                     let block = table.block(metrics::LOGGER_BLOCK);
                     block.claim(metrics::Process::Logger, "");
+                    let now = clock::now();
+                    block.born(std::process::id(), now.unix_us, now.mono_ns);
                     logger::run(options, channel, block)
                 })
             }

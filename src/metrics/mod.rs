@@ -2,9 +2,9 @@
 //! families, and for each process one block of words that it alone writes.
 //!
 //! ```text
-//! region: magic | layout | block count | words a block | block 0 | block 1 | …
-//! block:  kind, pool name (32 bytes of text) | cells, family after family: one word
-//!         each, of a histogram `histogram::WORD_COUNT`
+//! region: magic | layout | block count | words a block | block 0 | block 1 | … | board
+//! block:  kind | pool name (32 bytes of text) | pid | birth | turn | births | state | … |
+//!         cells, family after family: one word each, of a histogram `histogram::WORD_COUNT`
 //! ```
 //! A worker slot owns two blocks, as it owns two rings: a successor counts on in
 //! the block that its predecessor is not draining on, and sums never go back.
@@ -12,12 +12,14 @@
 //!
 //! To add a metric: one row in [`FAMILIES`] and its name in [`Family`].
 
+pub mod board;
 pub mod histogram;
 pub mod pace;
 pub mod render;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use board::{BOARD_WORDS, Board};
 use histogram::Histogram;
 
 /// Label values of `route`, in the order of the endpoint's table.
@@ -376,10 +378,16 @@ pub const fn block_count(slot_count: usize) -> usize {
 }
 
 const MAGIC: u64 = 0x7370_6c69_7464_4d31; // "splitdM1"
-const LAYOUT: u64 = 2;
+const LAYOUT: u64 = 3;
 const REGION_HEADER_WORDS: usize = 8;
-const BLOCK_HEADER_WORDS: usize = 8;
+const BLOCK_HEADER_WORDS: usize = 16;
 const NAME_WORDS: usize = 4;
+// Words of a block's header, behind the name.
+const AT_PID: usize = 5;
+const AT_BIRTH: usize = 6;
+const AT_TURN: usize = 7;
+const AT_BIRTHS: usize = 8;
+const AT_STATE: usize = 9;
 
 const fn cell_count(labels: &[(&str, &[&str])]) -> usize {
     let mut count = 1;
@@ -423,10 +431,35 @@ pub enum Process {
     Worker = 3,
 }
 
+/// How far a block's process has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u64)]
+#[allow(missing_docs, reason = "each name says it")]
+pub enum State {
+    Ended = 0,
+    Running = 1,
+    Draining = 2,
+}
+
+/// What a block's header says of its process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Life {
+    /// Its process id.
+    pub pid: u32,
+    /// When it took the block, in Unix microseconds.
+    pub birth_unix_us: i64,
+    /// When it last said that it turns, in nanoseconds of the monotonic clock.
+    pub turn_mono_ns: u64,
+    /// Processes that have had the block so far, this one among them.
+    pub births: u64,
+    /// How far it has come, as far as anybody has said.
+    pub state: State,
+}
+
 /// Bytes of a region for so many blocks.
 #[must_use]
 pub const fn region_size(block_count: usize) -> usize {
-    (REGION_HEADER_WORDS + block_count * BLOCK_WORDS) * 8
+    (REGION_HEADER_WORDS + block_count * BLOCK_WORDS + BOARD_WORDS) * 8
 }
 
 /// What is wrong with a region that was found.
@@ -484,7 +517,7 @@ impl<'r> Table<'r> {
         let fits = usize::try_from(blocks)
             .ok()
             .and_then(|count| count.checked_mul(BLOCK_WORDS))
-            .is_some_and(|size| size <= words.len().saturating_sub(REGION_HEADER_WORDS));
+            .is_some_and(|size| size <= words.len().saturating_sub(REGION_HEADER_WORDS + BOARD_WORDS));
         if !fits {
             return Err(TableFault::Short { words: words.len(), blocks });
         }
@@ -502,6 +535,12 @@ impl<'r> Table<'r> {
     pub fn block(&self, index: usize) -> Block<'r> {
         let at = REGION_HEADER_WORDS + index * BLOCK_WORDS;
         Block { index, words: &self.words[at..at + BLOCK_WORDS] }
+    }
+
+    /// What the instance says in words.
+    #[must_use]
+    pub fn board(&self) -> Board<'r> {
+        Board::new(&self.words[REGION_HEADER_WORDS + self.block_count() * BLOCK_WORDS..])
     }
 
     /// All blocks.
@@ -528,6 +567,43 @@ impl Block<'_> {
         for (word, bytes) in self.words[1..].iter().zip(text.as_chunks::<8>().0) {
             word.store(u64::from_le_bytes(*bytes), Relaxed);
         }
+    }
+
+    /// A process has taken the block, at this time of both clocks.
+    pub fn born(&self, pid: u32, unix_us: i64, mono_ns: u64) {
+        self.words[AT_PID].store(u64::from(pid), Relaxed);
+        self.words[AT_BIRTH].store(unix_us as u64, Relaxed);
+        self.words[AT_BIRTHS].store(self.words[AT_BIRTHS].load(Relaxed) + 1, Relaxed);
+        self.turns(mono_ns);
+        self.is(State::Running);
+    }
+
+    /// It turns: to be said at least twice a second.
+    #[inline]
+    pub fn turns(&self, mono_ns: u64) {
+        self.words[AT_TURN].store(mono_ns, Relaxed);
+    }
+
+    /// How far it has come; [`State::Ended`] is for whoever has reaped it to say.
+    pub fn is(&self, state: State) {
+        self.words[AT_STATE].store(state as u64, Relaxed);
+    }
+
+    /// What is known of its process; none if it was never taken.
+    #[must_use]
+    pub fn life(&self) -> Option<Life> {
+        let word = |at: usize| self.words[at].load(Relaxed);
+        Some(Life {
+            pid: u32::try_from(word(AT_PID)).ok().filter(|pid| *pid != 0)?,
+            birth_unix_us: word(AT_BIRTH) as i64,
+            turn_mono_ns: word(AT_TURN),
+            births: word(AT_BIRTHS),
+            state: match word(AT_STATE) {
+                1 => State::Running,
+                2 => State::Draining,
+                _ => State::Ended,
+            },
+        })
     }
 
     /// Whose block this is, if anybody's.
@@ -666,6 +742,27 @@ mod tests {
         assert_eq!(found.block(1).process(), Some(Worker));
         assert_eq!(found.block(1).name(), "assign");
         assert_eq!(found.block(0).get(Family::Requests, request_cell(0, 404)), 0);
+    }
+
+    #[test]
+    fn a_life_is_read_as_it_was_said() {
+        let words = words(1);
+        let table = Table::format(&words, 1);
+        let block = table.block(0);
+        assert_eq!(block.life(), None);
+        block.born(7, 1_000, 5);
+        block.turns(6);
+        block.is(State::Draining);
+        let life = Life { pid: 7, birth_unix_us: 1_000, turn_mono_ns: 6, births: 1, state: State::Draining };
+        assert_eq!(block.life(), Some(life));
+        block.is(State::Ended);
+        block.born(8, 2_000, 9);
+        assert_eq!(
+            block.life().map(|life| (life.pid, life.births, life.state)),
+            Some((8, 2, State::Running))
+        );
+        table.board().set_version("v");
+        assert_eq!(block.life().map(|life| life.pid), Some(8), "the board lies behind the blocks");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crate::clock::Now;
 use crate::http::{Connection, Workspace};
-use crate::metrics::{Block, Family};
+use crate::metrics::{Block, Family, State};
 use crate::sys::socket;
 
 use super::connections::{Connections, Key};
@@ -107,6 +107,7 @@ impl<'r, O: Guest> Hall<'r, O> {
     pub fn begin_turn(&mut self, now: Now) {
         self.workspace.set_time(now);
         self.block.add(Family::LoopTurns, 1);
+        self.block.turns(now.mono_ns);
     }
 
     fn next_task(&mut self, now: Now) -> Option<Task> {
@@ -256,6 +257,7 @@ pub trait Porter<'r> {
                 open.connection().handle_drain();
             }
         }
+        hall.block.is(State::Draining);
         hall.drain = Some(Drain::begin(hall.drain_idle, deadline, now));
     }
 

@@ -226,6 +226,8 @@ fn serve(setup: Setup) -> Result<(), Fault> {
     let table = Table::attach(metrics.words())?;
     let block = table.block(worker_block(options.slot, which));
     block.claim(Process::Worker, &options.name);
+    let now = clock::now();
+    block.born(std::process::id(), now.unix_us, now.mono_ns);
     let mut desk = Desk::new(options.app, options.routes.clone(), writer, table, block);
     let mut backend = Backend::new(&options, listeners, Control::new(channel, &options), block)?;
     let mut region = Region::map_sealed(&plan).map_err(Fault::Map)?;
