@@ -134,7 +134,8 @@ fn turn_of(number: u64) -> u64 {
 
 /// As much of a text as there is room for, cut between two characters; its size.
 fn store_text(words: &[AtomicU64], text: &str) -> usize {
-    let size = text.floor_char_boundary(words.len() * 8);
+    let room = words.len() * 8;
+    let size = (0..=room.min(text.len())).rev().find(|size| text.is_char_boundary(*size)).unwrap_or(0);
     for (word, bytes) in words.iter().zip(text.as_bytes()[..size].chunks(8)) {
         let mut whole = [0; 8];
         whole[..bytes.len()].copy_from_slice(bytes);

@@ -59,7 +59,7 @@ impl Rig<'_, '_> {
         let mut connection = Connection::new();
         connection.handle_input(request, NOW, &mut self.workspace, &mut self.app);
         let mut answer = Vec::new();
-        while let Output::Send(bytes) = connection.poll_output(&mut self.workspace) {
+        while let Output::Send(bytes) = connection.poll_output(&self.workspace) {
             answer.extend_from_slice(bytes);
             let size = bytes.len();
             connection.handle_sent(size, NOW, &mut self.workspace, &mut self.app);
