@@ -25,6 +25,7 @@ use crate::clock::Now;
 use crate::exposure::record;
 use crate::exposure::ring::{Account, Step};
 use crate::limits::{BATCH_COUNT, BATCH_SIZE, RING_TURN_SIZE};
+use crate::metrics::audit::Audit;
 use crate::metrics::{Block, Family};
 
 /// How often rings are looked for, and damage is reported.
@@ -258,6 +259,9 @@ impl<'m> Drain<'m> {
     /// be told from a push under way while a ring moves: that is shown when all
     /// of them stood still for a look, so that no number goes back.
     fn show_rings(&self) {
+        if !self.sources.has_own() {
+            return;
+        }
         let mut sum = Account { settled: true, ..Account::default() };
         for source in self.sources.rings.values().filter(|source| source.own) {
             let Ok(account) = Account::read(source.reader.words()) else { continue };
@@ -268,6 +272,7 @@ impl<'m> Drain<'m> {
             sum.torn += account.torn;
             sum.in_ring += account.in_ring;
             sum.in_ring_size += account.in_ring_size;
+            sum.epoch += account.epoch;
         }
         self.metrics.set(Family::ExposuresAttempted, sum.attempted);
         let lost = [sum.refused_full, sum.refused_oversize, sum.torn];
@@ -277,6 +282,11 @@ impl<'m> Drain<'m> {
         }
         self.metrics.set(Family::ExposuresInRings, sum.in_ring);
         self.metrics.set(Family::RingBytes, sum.in_ring_size);
+        self.metrics.set(Family::RingWriters, sum.epoch);
+        if sum.settled {
+            let audit = Audit::of(|family, cell| self.metrics.get(family, cell));
+            self.metrics.set(Family::ExposuresUnaccounted, audit.unaccounted());
+        }
     }
 
     /// Carries the counts into the metrics.

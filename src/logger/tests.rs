@@ -382,6 +382,23 @@ fn a_ring_whose_tail_is_damaged_while_it_is_read_is_mended_when_nobody_writes_it
 }
 
 #[test]
+fn numbers_that_no_dead_worker_explains_are_unaccounted() {
+    let house = House::new();
+    house.make_ring(1, 0);
+    let region = Region::open_locked(&house.ring_path(1, 0)).unwrap();
+    let taken = push(&region, 10, 500).len() as u64;
+    let logger = house.start(house.options(1));
+    wait_until("the count", || house.metric(Family::ExposuresDelivered, 0) == taken);
+    wait_until("the books", || house.metric(Family::ExposuresAttempted, 0) == taken);
+    assert_eq!(house.metric(Family::ExposuresUnaccounted, 0), 0);
+    // One number more may be a dead worker's; three are records that vanished.
+    region.words()[17].fetch_add(3, Relaxed);
+    wait_until("the audit", || house.metric(Family::ExposuresUnaccounted, 0) == 2);
+    assert_eq!(house.metric(Family::ExposuresLost, 2), 3);
+    assert_eq!(logger.stop().0, 0);
+}
+
+#[test]
 fn a_second_logger_waits_for_the_first_one_s_rings() {
     let house = House::new();
     house.make_ring(1, 0);

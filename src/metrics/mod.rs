@@ -12,6 +12,7 @@
 //!
 //! To add a metric: one row in [`FAMILIES`] and its name in [`Family`].
 
+pub mod audit;
 pub mod board;
 pub mod histogram;
 pub mod pace;
@@ -69,6 +70,8 @@ pub enum Family {
     RingBytes,
     ExposuresDelivered,
     ExposuresCorrupt,
+    RingWriters,
+    ExposuresUnaccounted,
     ExposuresEvicted,
     SinkBytes,
     SinkErrors,
@@ -291,6 +294,22 @@ pub const FAMILIES: &[Row] = &[
         "splitd_exposures_corrupt_total",
         "Damaged records skipped in rings.",
         &[("rings", RING_ORIGINS)],
+    ),
+    row(
+        Family::RingWriters,
+        Logger,
+        Counter,
+        "splitd_ring_writers_total",
+        "Workers that have taken up a ring; each may leave one torn exposure.",
+        &[],
+    ),
+    row(
+        Family::ExposuresUnaccounted,
+        Logger,
+        Gauge,
+        "splitd_exposures_unaccounted",
+        "Exposures of which nobody knows what became, when all rings last stood still: always 0, or a fault of splitd.",
+        &[],
     ),
     row(
         Family::ExposuresEvicted,
