@@ -88,6 +88,9 @@ pub const LAST_WORDS_SIZE: usize = 4096;
 /// many times over; one that repeats long names in very many groups does not.
 pub const PLAN_SIZE_MAX: usize = 2 * 1024 * 1024 * 1024 - 64;
 const _: () = assert!(PLAN_SIZE_MAX <= u32::MAX as usize);
+/// What a worker touches of a new plan, or gives back of an old one, between two requests.
+pub const PLAN_STEP_SIZE: usize = 256 * 1024;
+
 // ── The logger ─────────────────────────────────────────────────────────────
 
 /// One batch from the drain to the sink; it holds any exposure.

@@ -21,7 +21,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("config", &["engine"]),
     ("worker", &["endpoint", "http", "engine", "exposure", "metrics", "sys", "clock"]),
     ("logger", &["exposure", "metrics", "sys", "clock"]),
-    ("loader", &["config", "engine", "sys"]),
+    ("loader", &["config", "engine", "sys", "clock"]),
     (
         "master",
         &["config", "endpoint", "http", "exposure", "loader", "logger", "metrics", "sys", "worker", "clock"],

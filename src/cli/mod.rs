@@ -20,6 +20,7 @@ mod explain;
 mod export;
 mod haproxy_servers;
 mod logging;
+mod order;
 mod serve;
 mod settings;
 
@@ -53,6 +54,10 @@ enum Printing {
     Export(export::Arguments),
     /// Print the `server` lines for HAProxy, one for each address
     HaproxyServers(haproxy_servers::Arguments),
+    /// Have a running instance read its experiments again
+    Reload(order::ReloadArguments),
+    /// Have a running instance finish what it has, and leave
+    Drain(order::DrainArguments),
 }
 
 fn run(command: &Printing, out: &mut dyn Write) -> Result<Exit, Failure> {
@@ -62,6 +67,8 @@ fn run(command: &Printing, out: &mut dyn Write) -> Result<Exit, Failure> {
         Printing::Bucket(arguments) => bucket::run(arguments, out),
         Printing::Export(arguments) => export::run(arguments, out),
         Printing::HaproxyServers(arguments) => haproxy_servers::run(arguments, out),
+        Printing::Reload(arguments) => order::reload(arguments, out),
+        Printing::Drain(arguments) => order::drain(arguments, out),
     }
 }
 

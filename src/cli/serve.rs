@@ -2,12 +2,11 @@
 //! Settings come from the command line, the environment and a file, in this
 //! order of precedence; none of them is needed but the name of the experiments file.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::settings::SettingsArguments;
 use super::{Exit, logging, say};
-use crate::config::settings::Surroundings;
 use crate::master;
 
 /// Run an instance
@@ -36,25 +35,10 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         );
         return Exit::Usage.into();
     }
-    let directories = match surroundings() {
-        Ok(surroundings) => settings.directories(&surroundings),
-        Err(error) => {
-            say(&format!("the working directory can't be found: {error}"));
-            return Exit::System.into();
-        }
+    let directories = match arguments.settings.directories(&settings) {
+        Ok(directories) => directories,
+        Err(exit) => return exit.into(),
     };
     logging::start();
     master::run(settings, directories)
-}
-
-fn surroundings() -> std::io::Result<Surroundings> {
-    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-    Ok(Surroundings {
-        root: nix::unistd::geteuid().is_root(),
-        state_directory: variable("STATE_DIRECTORY"),
-        runtime_directory: variable("RUNTIME_DIRECTORY"),
-        // Set but missing is as good as unset: a shell of `su` has another's.
-        xdg_runtime_dir: variable("XDG_RUNTIME_DIR").filter(|path| Path::new(path).is_dir()),
-        current_dir: std::env::current_dir()?,
-    })
 }

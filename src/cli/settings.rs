@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{Exit, say};
-use crate::config::settings::{self, Settings, Sources};
+use crate::config::settings::{self, Directories, Settings, Sources, Surroundings};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct SettingsArguments {
@@ -47,4 +47,26 @@ impl SettingsArguments {
             Exit::Fault
         })
     }
+    /// Where the instance of these settings keeps its things.
+    pub(super) fn directories(&self, settings: &Settings) -> Result<Directories, Exit> {
+        match surroundings() {
+            Ok(surroundings) => Ok(settings.directories(&surroundings)),
+            Err(error) => {
+                say(&format!("the working directory can't be found: {error}"));
+                Err(Exit::System)
+            }
+        }
+    }
+}
+
+fn surroundings() -> std::io::Result<Surroundings> {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    Ok(Surroundings {
+        root: nix::unistd::geteuid().is_root(),
+        state_directory: variable("STATE_DIRECTORY"),
+        runtime_directory: variable("RUNTIME_DIRECTORY"),
+        // Set but missing is as good as unset: a shell of `su` has another's.
+        xdg_runtime_dir: variable("XDG_RUNTIME_DIR").filter(|path| Path::new(path).is_dir()),
+        current_dir: std::env::current_dir()?,
+    })
 }

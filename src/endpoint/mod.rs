@@ -259,7 +259,7 @@ impl Service for App<'_, '_> {
                 }
             }
             LIVEZ => health::live(answer),
-            READYZ => health::ready(self.desk.table, answer),
+            READYZ => health::ready(self.desk.table, now, answer),
             METRICS => {
                 let mut body = answer.start(Status::Ok).body(ContentType::Metrics);
                 // What finds no room makes the answer a 500.

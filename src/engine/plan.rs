@@ -127,6 +127,12 @@ impl<'p> Plan<'p> {
         self.tables.source
     }
 
+    /// Bytes from the image's begin that deciding may look at; behind them lies
+    /// the experiments file.
+    pub fn working_size(&self) -> usize {
+        self.header.tables[image::TABLE_COUNT - 1].start as usize
+    }
+
     /// A declared attribute by its name.
     #[inline]
     pub fn attribute(&self, name: &str) -> Option<(AttributeIndex, AttributeKind)> {

@@ -8,24 +8,26 @@
 //! its timer ─┘                                    └─ exit, when no child lives
 //! ```
 //! - [`supervisor`] decides, and touches nothing.
+//! - [`plans`] is the plan in force; [`control`] the socket for orders.
 //! - [`heritage`] is what crosses a fork: sockets, rings, metrics, settings.
 //! - [`process`] is one child: its pidfd, channel and last words.
 //! - [`listen`] binds; [`signals`] turns signals into messages.
 //!
 //! If the master is killed, workers and logger see their channels close.
 
+pub mod control;
 pub mod heritage;
 pub mod listen;
 mod niceness;
+mod plans;
 pub mod process;
 pub mod signals;
 pub mod supervisor;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::process::ExitCode;
-use std::rc::Rc;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -38,18 +40,19 @@ use crate::loader;
 use crate::logger;
 use crate::metrics::{self, Family, instance_state};
 use crate::sys::fork::Exit;
-use crate::sys::region::Region;
 use crate::worker::{Order, Report};
+use control::Control;
 use heritage::{Heritage, HeritageFault};
 use niceness::Niceness;
+use plans::Plans;
 use process::{Birth, Running};
 use signals::{Signals, Told};
-use supervisor::{Action, Event, Process, Role, Supervisor};
+use supervisor::{Action, Event, Process, Role, Supervisor, Times};
 
 /// Faults of one file that are logged; `splitd check` shows them all.
 const FAULT_LOG_COUNT_MAX: usize = 100;
 /// Names of the causes, as `metrics::EXIT_CAUSES` has them.
-const CAUSES: [&str; 3] = ["exit", "signal", "panic"];
+const CAUSES: [&str; 4] = ["exit", "signal", "panic", "watchdog"];
 
 /// Runs an instance until it is told to stop; the process's exit code.
 #[must_use]
@@ -68,13 +71,13 @@ pub fn run(settings: Settings, directories: Directories) -> ExitCode {
     }
 }
 
-/// The plan that is handed to every worker.
-struct InForce {
-    image: Rc<OwnedFd>,
-    version: String,
-    taken_ns: u64,
-    /// Not every worker has said yet that it uses it, or why not.
-    awaited: bool,
+/// Replacements of workers, as far as anybody waits for their end.
+#[derive(Debug, Default)]
+struct Rolls {
+    /// Ended up to now.
+    ended: u64,
+    /// What went wrong with the last.
+    fault: Option<String>,
 }
 
 struct Master {
@@ -83,9 +86,9 @@ struct Master {
     signals: Signals,
     niceness: Niceness,
     running: BTreeMap<Process, Running>,
-    plan: Option<InForce>,
-    /// Whether the loader that runs has said anything.
-    loader_spoke: bool,
+    plans: Plans,
+    rolls: Rolls,
+    control: Control,
     started_ns: u64,
     exit: Option<u8>,
 }
@@ -96,6 +99,9 @@ enum Source {
     Signals,
     Channel(Process),
     End(Process),
+    /// Somebody wants to give an order.
+    Control,
+    Client(u64),
 }
 
 impl Master {
@@ -107,18 +113,21 @@ impl Master {
         raise_descriptor_limit();
         let heritage = Heritage::prepare(settings, directories)?;
         heritage.keep_log().map_err(system("memory"))?;
+        let control =
+            Control::listen(&heritage.directories.runtime_dir).map_err(system("a control socket"))?;
         let niceness = Niceness::find(heritage.settings());
         let seed = heritage.instance.rotate_left(17);
         let pools: Vec<usize> = heritage.places.iter().map(|place| place.pool).collect();
-        let supervisor = Supervisor::new(&pools, heritage.settings().drain_timeout, seed);
+        let supervisor = Supervisor::new(&pools, times(heritage.settings()), seed);
         let mut master = Master {
             heritage,
             supervisor,
             signals,
             niceness,
             running: BTreeMap::new(),
-            plan: None,
-            loader_spoke: false,
+            plans: Plans::default(),
+            rolls: Rolls::default(),
+            control,
             started_ns,
             exit: None,
         };
@@ -169,6 +178,7 @@ impl Master {
             let _ = running.kill(nix::sys::signal::Signal::SIGKILL);
             let _ = running.wait();
         }
+        self.control.clear();
         self.heritage.clear();
     }
 
@@ -185,15 +195,22 @@ impl Master {
                     Source::Signals => self.hear_signals(&mut events),
                     Source::Channel(process) => self.hear_channel(process, &mut events),
                     Source::End(process) => self.hear_end(process, &mut events),
+                    Source::Control => self.control.accept(now_ns),
+                    Source::Client(key) => self.hear_client(key, &mut events),
                 }
             }
+            self.control.expire(now_ns);
+            self.take_held(&mut events);
             while let Some(event) = events.pop_front() {
                 let mut actions = Vec::new();
                 self.supervisor.handle(event, now_ns, &mut actions);
                 events.extend(self.perform(actions));
             }
+            self.settle_clients();
             if let Some(code) = self.exit {
                 let books = self.heritage.clear();
+                // Last, because whoever waits for the end waits for this.
+                self.control.clear();
                 if books.attempted > 0 {
                     log::info!(
                         "event=exposures attempted={} committed={} consumed={} corrupt={} lost={} waiting={}",
@@ -226,6 +243,15 @@ impl Master {
             sources.push(Source::End(*process));
             set.push(PollFd::new(running.pidfd(), PollFlags::POLLIN));
         }
+        if let Some(listener) = self.control.listener() {
+            sources.push(Source::Control);
+            set.push(PollFd::new(listener, PollFlags::POLLIN));
+        }
+        for (key, client, waits) in self.control.clients() {
+            let wants = if waits { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN };
+            sources.push(Source::Client(key));
+            set.push(PollFd::new(client, wants));
+        }
         match poll(&mut set, self.timeout()) {
             Ok(_) => {}
             Err(Errno::EINTR) => return Vec::new(),
@@ -237,7 +263,8 @@ impl Master {
     }
 
     fn timeout(&self) -> PollTimeout {
-        let Some(due_ns) = self.supervisor.poll_timeout() else { return PollTimeout::NONE };
+        let due = [self.supervisor.poll_timeout(), self.control.due_ns()];
+        let Some(due_ns) = due.into_iter().flatten().min() else { return PollTimeout::NONE };
         // Rounded up: a moment too early would be a turn for nothing.
         let left_ms = due_ns.saturating_sub(clock::now().mono_ns).div_ceil(1_000_000);
         PollTimeout::try_from(i32::try_from(left_ms).unwrap_or(i32::MAX)).unwrap_or(PollTimeout::MAX)
@@ -257,13 +284,27 @@ impl Master {
                 Told::Stop => (Some(Event::Stop), "stop"),
                 Told::Drain => (Some(Event::Drain), "drain"),
                 Told::Reload if self.supervisor.is_stopping() => (None, "reload, but the instance stops"),
-                Told::Reload => (Some(Event::Reload), "reload the experiments; settings take a restart"),
+                Told::Reload => {
+                    self.wish_reload(events);
+                    (None, "reload the experiments; settings take a restart")
+                }
                 Told::ReopenLogs => (None, "reopen logs; there are none but standard error"),
                 Told::Upgrade => (None, "upgrade, which this build does not know yet; restart it"),
             };
             log::info!("event=signal signal={signal} sender_pid={sender} means={means:?}");
             events.extend(event);
         }
+    }
+
+    /// Somebody wants the experiments read again; the wish's number is the ticket.
+    fn wish_reload(&mut self, events: &mut VecDeque<Event>) {
+        self.plans.ticket += 1;
+        events.push_back(Event::Reload);
+    }
+
+    /// Whether no new plan may come into force now.
+    fn holds_plans(&self) -> bool {
+        false
     }
 
     fn hear_channel(&mut self, process: Process, events: &mut VecDeque<Event>) {
@@ -275,7 +316,9 @@ impl Master {
             match role {
                 Role::Loader => self.hear_loader(&packet, memory, events),
                 Role::Worker { .. } => self.hear_worker(process, &name, &packet, events),
-                Role::Logger => log::warn!("event=packet_dropped process=logger size={}", packet.len()),
+                Role::Logger | Role::Check => {
+                    log::warn!("event=packet_dropped process={name} size={}", packet.len());
+                }
             }
         }
     }
@@ -286,87 +329,9 @@ impl Master {
                 log::info!("event=worker_ready worker={name} after_ms={}", self.age_ms(process));
                 events.push_back(Event::Ready(process));
             }
-            Ok(Report::PlanInForce) => self.plan_answered(process),
-            Ok(Report::PlanRefused { reason }) => {
-                log::error!(
-                    "event=plan_refused worker={name} reason={reason:?} note=\"it serves the one before\""
-                );
-                self.plan_answered(process);
-            }
+            Ok(Report::PlanInForce) => self.plan_answered(process, None),
+            Ok(Report::PlanRefused { reason }) => self.plan_answered(process, Some(reason)),
             Err(fault) => log::warn!("event=packet_dropped process={name} reason={:?}", fault.to_string()),
-        }
-    }
-
-    fn plan_answered(&mut self, process: Process) {
-        if let Some(running) = self.running.get_mut(&process) {
-            running.plan_answered();
-        }
-        self.say_plan_in_force();
-    }
-
-    fn say_plan_in_force(&mut self) {
-        let owed = self.running.values().any(Running::owes_plan);
-        if let Some(plan) = &mut self.plan
-            && plan.awaited
-            && !owed
-        {
-            plan.awaited = false;
-            let after_ms = (clock::now().mono_ns - plan.taken_ns) / 1_000_000;
-            log::info!("event=plan_in_force version={:?} everywhere_after_ms={after_ms}", plan.version);
-        }
-    }
-
-    fn hear_loader(&mut self, packet: &[u8], memory: Option<OwnedFd>, events: &mut VecDeque<Event>) {
-        self.loader_spoke = true;
-        match (loader::Report::decode(packet), memory) {
-            (Some(loader::Report::Plan { experiment_count, version }), Some(image)) => {
-                // What a worker maps must be such that nobody can change it.
-                if let Err(error) = Region::map_sealed(&image) {
-                    log::error!("event=plan_refused version={version:?} reason={:?}", error.to_string());
-                    self.loader_spoke = false;
-                    return;
-                }
-                log::info!("event=experiments_taken version={version:?} experiments={experiment_count}");
-                self.take_plan(Rc::new(image), version);
-                events.push_back(Event::Plan);
-            }
-            (Some(loader::Report::Refused), Some(faults)) => self.say_faults(&faults),
-            _ => {
-                log::error!("event=packet_dropped process=loader size={}", packet.len());
-                self.loader_spoke = false;
-            }
-        }
-    }
-
-    fn take_plan(&mut self, image: Rc<OwnedFd>, version: String) {
-        self.heritage.block().add(Family::Reloads, 1);
-        let mut awaited = false;
-        for running in self.running.values_mut() {
-            if matches!(running.role, Role::Worker { .. }) {
-                running.send(Order::Plan.encode(), Some(Rc::clone(&image)));
-                awaited = true;
-            }
-        }
-        self.heritage.board().set_version(&version);
-        self.plan = Some(InForce { image, version, taken_ns: clock::now().mono_ns, awaited });
-        self.notify(&[]);
-    }
-
-    fn say_faults(&self, faults: &OwnedFd) {
-        self.heritage.block().add(Family::ReloadsFailed, 1);
-        let faults = loader::read_faults(faults).unwrap_or_else(|error| vec![error.to_string()]);
-        let in_force = self.plan.as_ref().map_or("none", |plan| plan.version.as_str());
-        log::error!(
-            "event=experiments_refused file={:?} faults={} in_force={in_force:?}",
-            self.heritage.experiments(),
-            faults.len(),
-        );
-        for fault in faults.iter().take(FAULT_LOG_COUNT_MAX) {
-            log::error!("event=experiments_fault fault={fault:?}");
-        }
-        if faults.len() > FAULT_LOG_COUNT_MAX {
-            let more = faults.len() - FAULT_LOG_COUNT_MAX;
-            log::error!("event=experiments_fault more={more} note=\"`splitd check` shows them all\"");
         }
     }
 
@@ -392,7 +357,7 @@ impl Master {
         events.push_back(Event::Ended { process, code });
     }
 
-    fn say_end(&self, process: Process, exit: Exit) {
+    fn say_end(&mut self, process: Process, exit: Exit) {
         let running = &self.running[&process];
         let last_words = running.last_words();
         let cause = match (exit, &last_words) {
@@ -402,13 +367,19 @@ impl Master {
         };
         let block = self.heritage.block();
         let expected = match running.role {
-            // It ends each time; what it had to say it has said.
-            Role::Loader if self.loader_spoke && last_words.is_none() => return,
+            Role::Loader if self.supervisor.is_stopping() => true,
+            // At a first start it leaves when there is nothing to serve, and has said why.
+            Role::Loader if self.plans.in_force.is_none() && self.plans.loader_spoke => true,
             Role::Loader => {
                 block.add(Family::ReloadsFailed, 1);
-                self.supervisor.is_stopping()
+                let faults = vec![format!("the loader ended: {exit}")];
+                self.plans.outcome = Some(plans::Outcome { ticket: self.plans.ticket, faults });
+                false
             }
-            Role::Logger | Role::Worker { .. } if self.supervisor.is_stopping() => exit == Exit::Code(0),
+            Role::Check => exit == Exit::Code(0),
+            Role::Logger | Role::Worker { .. } if running.told_to_leave || self.supervisor.is_stopping() => {
+                exit == Exit::Code(0)
+            }
             Role::Logger => {
                 block.add_at(Family::LoggerRestarts, cause, 1);
                 false
@@ -444,14 +415,38 @@ impl Master {
             match action {
                 Action::Spawn { process, role, which } => events.extend(self.spawn(process, role, which)),
                 Action::Order { process, order } => self.order(process, &order),
+                Action::Reload(process) => {
+                    let order = loader::Order::Reload { ticket: self.plans.ticket };
+                    if let Some(running) = self.running.get_mut(&process) {
+                        running.send(order.encode(), None);
+                    }
+                }
+                Action::Replaced => {
+                    self.rolls.ended += 1;
+                    self.rolls.fault = None;
+                    log::info!("event=workers_replaced");
+                }
+                Action::ReplacementFailed { slot } => {
+                    let name = self.name(Role::Worker { slot }).to_owned();
+                    log::error!(
+                        "event=replacement_failed worker={name} note=\"it serves on, and so do all not yet replaced\""
+                    );
+                    self.rolls.ended += 1;
+                    self.rolls.fault = Some(format!("worker {name}: its successor did not get to work"));
+                }
+                Action::Upgrade | Action::UpgradeRefused(_) => unreachable!("nobody asks for one yet"),
                 Action::StopLogger(process) => {
                     if let Some(running) = self.running.get_mut(&process) {
+                        running.told_to_leave = true;
                         running.send(logger::Order::Stop.encode().to_vec(), None);
                     }
                 }
                 Action::Kill { process, signal, why } => {
                     if let Some(running) = self.running.get(&process) {
-                        log::warn!(
+                        // Whoever has nothing to finish is not asked.
+                        let usual = matches!(running.role, Role::Loader) && self.supervisor.is_stopping();
+                        log::log!(
+                            if usual { log::Level::Info } else { log::Level::Warn },
                             "event=kill process={} child_pid={} signal={signal} why={why:?}",
                             running.name,
                             running.pid()
@@ -491,13 +486,20 @@ impl Master {
     fn order(&mut self, process: Process, order: &Order) {
         let Some(running) = self.running.get_mut(&process) else { return };
         running.send(order.encode(), None);
-        let name = &running.name;
+        let name = running.name.clone();
         match order {
             Order::Adopt { slot } => {
                 log::info!("event=socket_adopted worker={} by={name}", self.heritage.places[*slot].name);
             }
             Order::Release { slot } => {
                 log::info!("event=socket_released worker={} by={name}", self.heritage.places[*slot].name);
+            }
+            Order::HandOver { deadline_ms } => {
+                running.told_to_leave = true;
+                log::info!(
+                    "event=handed_over worker={name} child_pid={} deadline_ms={deadline_ms}",
+                    running.pid()
+                );
             }
             Order::Plan | Order::Drain { .. } => {}
         }
@@ -506,6 +508,7 @@ impl Master {
     fn name(&self, role: Role) -> &str {
         match role {
             Role::Loader => "loader",
+            Role::Check => "check",
             Role::Logger => "logger",
             Role::Worker { slot } => &self.heritage.places[slot].name,
         }
@@ -515,9 +518,7 @@ impl Master {
     fn spawn(&mut self, process: Process, role: Role, which: usize) -> Option<Event> {
         match self.try_spawn(role, which) {
             Ok(running) => {
-                if !matches!(role, Role::Loader) {
-                    log::info!("event=started process={} child_pid={}", running.name, running.pid());
-                }
+                log::info!("event=started process={} child_pid={}", running.name, running.pid());
                 self.running.insert(process, running);
                 None
             }
@@ -539,11 +540,17 @@ impl Master {
         };
         match role {
             Role::Loader => {
-                self.loader_spoke = false;
-                let options = loader::Options { path: self.heritage.experiments().to_owned() };
+                self.plans.loader_spoke = false;
+                let options = loader::Options {
+                    path: self.heritage.experiments().to_owned(),
+                    state_dir: self.heritage.directories.state_dir.clone(),
+                    in_force: self.plans.in_force.as_ref().map(|plan| plan.fingerprint),
+                    ticket: self.plans.ticket,
+                };
                 let birth = Birth { nice: self.niceness.loader(), ..birth };
                 Running::start(birth, move |channel| loader::run(&options, &channel))
             }
+            Role::Check => unreachable!("nobody asks for one yet"),
             Role::Logger => {
                 let nice = self.niceness.allowed(self.heritage.settings().logger.nice);
                 let (options, region) = self.heritage.logger(nice)?;
@@ -557,7 +564,8 @@ impl Master {
                 })
             }
             Role::Worker { slot } => {
-                let plan = self.plan.as_ref().ok_or_else(|| io::Error::other("no plan to serve"))?;
+                let plan =
+                    self.plans.in_force.as_ref().ok_or_else(|| io::Error::other("no plan to serve"))?;
                 let mut estate = self.heritage.worker(slot, which, &plan.image)?;
                 let nice = self.niceness.allowed(self.heritage.pool(slot).nice);
                 let keep = std::mem::take(&mut estate.keep);
@@ -568,7 +576,7 @@ impl Master {
 
     /// Tells systemd, if it listens, with a text for `systemctl status`.
     fn notify(&self, states: &[NotifyState<'_>]) {
-        let version = self.plan.as_ref().map_or("none", |plan| plan.version.as_str());
+        let version = self.plans.in_force.as_ref().map_or("none", |plan| plan.version.as_str());
         let status = format!(
             "experiments {version}; {} of {} workers ready",
             self.supervisor.ready_count(),
@@ -580,6 +588,10 @@ impl Master {
             log::warn!("event=systemd_not_told error={:?}", error.to_string());
         }
     }
+}
+
+fn times(settings: &Settings) -> Times {
+    Times { drain: settings.drain_timeout, watchdog: std::time::Duration::ZERO }
 }
 
 /// A worker's connections are descriptors: as many as the hard limit allows.

@@ -40,6 +40,8 @@ pub struct Running {
     outbox: VecDeque<(Vec<u8>, Option<Rc<OwnedFd>>)>,
     /// Plans that it was sent and has not answered yet.
     plans_owed: usize,
+    /// It was told to go, for a successor or for good.
+    pub told_to_leave: bool,
     last_words: Arc<Region>,
 }
 
@@ -89,6 +91,7 @@ impl Running {
             channel: Some(channel),
             outbox: VecDeque::new(),
             plans_owed: 0,
+            told_to_leave: false,
             last_words,
         })
     }

@@ -11,18 +11,30 @@
 //!               ▲  └──dead──┐      │dead    100 ms, doubling to 10 s; 60 healthy
 //!               └──time── Waiting ◄┘        seconds forget it all
 //! ```
+//! - [`hand_over`]: a worker that lives is replaced, one slot after the other.
+//! - [`adoption`]: a socket without a worker is served by a neighbour.
+//! - [`watchdog`]: a process that stands still is ended.
+//! - [`standing`]: what crosses an upgrade.
 //!
 //! Promises
-//! - A slot never has two processes, so a ring never has two writers.
+//! - A slot has one worker, and beside it at most either a successor that is not
+//!   ready or a predecessor that drains; each has a ring of its own.
 //! - While a slot waits (or its worker is slow to start), a ready worker of its
 //!   pool serves its socket too, if there is one; it is told when that ends.
 //! - The logger is stopped last, after every worker is gone.
 //! - `Exit` is said once, when nothing lives any more; every stop gets there,
 //!   whatever the children do, because what does not leave is killed.
 
+mod adoption;
+mod hand_over;
+pub mod standing;
+pub mod watchdog;
+
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use serde::{Deserialize, Serialize};
 
 use crate::worker::Order;
 
@@ -36,8 +48,12 @@ const HEALTHY: Duration = Duration::from_secs(60);
 const START_TIME_MAX: Duration = Duration::from_secs(10);
 /// A worker that is not ready by then has its socket served by a neighbour.
 const START_TIME_SLOW: Duration = Duration::from_secs(1);
-/// A loader that takes longer is killed; the plan in force stays.
+/// A loader that takes longer to read and compile is killed; the plan in force stays.
 const LOAD_TIME_MAX: Duration = Duration::from_secs(120);
+/// A first loader that is killed so often in a row is not tried again.
+const FIRST_LOAD_FAILURES: u32 = 3;
+/// What checks an upgrade and takes longer is killed, and the upgrade refused.
+const CHECK_TIME_MAX: Duration = Duration::from_secs(10);
 /// Past a drain's deadline, when workers should have left by themselves.
 const STOP_GRACE: Duration = Duration::from_secs(1);
 /// The logger promises to be done in 5 s.
@@ -49,14 +65,16 @@ const DRAIN_UNBOUNDED: Duration = Duration::from_secs(24 * 3600);
 const CRASH_LOOP_FAILURES: u32 = 8;
 
 /// One life of one process; never used twice in an instance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Process(pub u64);
 
 /// What a process is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Role {
-    /// Reads and compiles the experiments, once.
+    /// Reads and compiles the experiments whenever they change.
     Loader,
+    /// The program now at our path, asked whether it could go on in our place.
+    Check,
     /// Drains the rings.
     Logger,
     /// Answers on a slot's sockets.
@@ -71,6 +89,10 @@ pub enum Role {
 pub enum Event {
     /// The loader handed over a plan that is good.
     Plan,
+    /// The loader begins to read.
+    LoadBegun,
+    /// The loader has said what came of it.
+    LoadEnded,
     /// A worker accepts.
     Ready(Process),
     /// A process is gone (or could not be started), reaped, and what it had said is read.
@@ -82,6 +104,22 @@ pub enum Event {
     },
     /// HUP: read the experiments again.
     Reload,
+    /// A slot's worker is to be replaced by hand-over, after those named before it.
+    Replace {
+        /// Whose.
+        slot: usize,
+    },
+    /// The logger is to be replaced.
+    ReplaceLogger,
+    /// USR2: become the program now at our path.
+    Upgrade,
+    /// The upgrade was not possible after all.
+    UpgradeFailed,
+    /// How a process has fared up to now.
+    Pulse(Process, watchdog::Pulse),
+    /// Time did not pass for the children as it did on the clock: the machine,
+    /// or all of us, stood still.
+    TimeSkipped,
     /// QUIT: let everything finish, then leave.
     Drain,
     /// TERM, INT: the same with a deadline; the second time at once.
@@ -109,8 +147,22 @@ pub enum Action {
         /// What.
         order: Order,
     },
+    /// Tell the loader to read again.
+    Reload(Process),
     /// Tell the logger to empty the rings and leave.
     StopLogger(Process),
+    /// Every worker that was to be replaced has been.
+    Replaced,
+    /// A successor did not get to work: nobody else is replaced. The worker it
+    /// was to follow serves on.
+    ReplacementFailed {
+        /// Whose.
+        slot: usize,
+    },
+    /// The new program is in order: put it in our place.
+    Upgrade,
+    /// It is not, or it is not the time; why, for the log.
+    UpgradeRefused(&'static str),
     /// Send a signal.
     Kill {
         /// To whom.
@@ -180,6 +232,19 @@ struct Slot {
     slow: bool,
     /// Its worker was killed for not being ready at all.
     condemned: bool,
+    /// The one that is to follow its worker, while that still serves.
+    next: Option<hand_over::Next>,
+    /// The one that its worker has followed, while that drains.
+    leaving: Option<hand_over::Leaving>,
+}
+
+impl Slot {
+    /// All that live in it.
+    fn processes(&self) -> impl Iterator<Item = Process> + use<> {
+        let next = self.next.as_ref().map(|next| next.process);
+        let leaving = self.leaving.as_ref().map(|leaving| leaving.process);
+        [self.state.process(), next, leaving].into_iter().flatten()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,8 +256,9 @@ enum Phase {
     Done,
 }
 
+/// A child whose work has a time limit.
 #[derive(Debug, Clone, Copy)]
-struct Loader {
+struct Limited {
     process: Process,
     since_ns: u64,
     killed: bool,
@@ -205,13 +271,32 @@ pub struct Supervisor {
     slots: Vec<Slot>,
     logger: State,
     logger_failures: u32,
-    loader: Option<Loader>,
-    reload_again: bool,
+    /// It was told to leave, for another to take its place.
+    logger_leaves: Option<Limited>,
+    loader: State,
+    loader_failures: u32,
+    /// The loader's reading and compiling, while it does.
+    load: Option<Limited>,
+    check: Option<Limited>,
+    /// Slots whose workers are to be replaced, in this order.
+    rolling: VecDeque<usize>,
+    /// Some were, and the end has not been said.
+    rolls: bool,
+    watched: watchdog::Watched,
     ready_said: bool,
     exit_code: u8,
-    drain_timeout: Duration,
+    times: Times,
     next_process: u64,
     jitter: u64,
+}
+
+/// The durations that settings give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Times {
+    /// `drain_timeout`.
+    pub drain: Duration,
+    /// `watchdog`; zero: nobody is watched.
+    pub watchdog: Duration,
 }
 
 fn ns(duration: Duration) -> u64 {
@@ -222,7 +307,7 @@ impl Supervisor {
     /// One that has started nothing: `slot_pools` gives each slot's pool;
     /// `seed` is any random number, for the jitter.
     #[must_use]
-    pub fn new(slot_pools: &[usize], drain_timeout: Duration, seed: u64) -> Supervisor {
+    pub fn new(slot_pools: &[usize], times: Times, seed: u64) -> Supervisor {
         let slot = |pool: &usize| Slot {
             pool: *pool,
             state: State::Absent,
@@ -231,17 +316,25 @@ impl Supervisor {
             adopter: None,
             slow: false,
             condemned: false,
+            next: None,
+            leaving: None,
         };
         Supervisor {
             phase: Phase::Loading,
             slots: slot_pools.iter().map(slot).collect(),
             logger: State::Absent,
             logger_failures: 0,
-            loader: None,
-            reload_again: false,
+            logger_leaves: None,
+            loader: State::Absent,
+            loader_failures: 0,
+            load: None,
+            check: None,
+            rolling: VecDeque::new(),
+            rolls: false,
+            watched: watchdog::Watched::default(),
             ready_said: false,
             exit_code: EXIT_DONE,
-            drain_timeout,
+            times,
             next_process: 1,
             jitter: seed,
         }
@@ -249,7 +342,12 @@ impl Supervisor {
 
     /// The first thing to do: load the experiments.
     pub fn start(&mut self, now_ns: u64, actions: &mut Vec<Action>) {
-        self.load(now_ns, actions);
+        self.spawn_loader(now_ns, actions);
+    }
+
+    /// Other times from here on.
+    pub fn set_times(&mut self, times: Times) {
+        self.times = times;
     }
 
     /// Whether a stop has begun.
@@ -268,14 +366,23 @@ impl Supervisor {
     pub fn handle(&mut self, event: Event, now_ns: u64, actions: &mut Vec<Action>) {
         match event {
             Event::Plan => self.handle_plan(now_ns, actions),
-            Event::Ready(process) => self.handle_ready(process, now_ns),
+            Event::LoadBegun => self.handle_load_begun(now_ns),
+            Event::LoadEnded => self.handle_load_ended(),
+            Event::Ready(process) => self.handle_ready(process, now_ns, actions),
             Event::Ended { process, code } => self.handle_ended(process, code, now_ns, actions),
             Event::Reload => self.handle_reload(now_ns, actions),
             Event::Drain => self.handle_drain(now_ns, actions),
             Event::Stop => self.handle_stop(now_ns, actions),
+            Event::Replace { slot } => self.handle_replace(slot),
+            Event::ReplaceLogger => self.handle_replace_logger(now_ns, actions),
+            Event::Upgrade => self.handle_upgrade(now_ns, actions),
+            Event::UpgradeFailed => {}
+            Event::Pulse(process, pulse) => self.handle_pulse(process, pulse, now_ns, actions),
+            Event::TimeSkipped => self.watched.forget(),
             Event::Time => {}
         }
         self.handle_time(now_ns, actions);
+        self.settle_roll(now_ns, actions);
         self.settle_adoptions(actions);
         self.say_ready(actions);
         self.finish(now_ns, actions);
@@ -285,9 +392,13 @@ impl Supervisor {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<u64> {
         let mut due = Vec::new();
-        if let Some(loader) = self.loader.filter(|loader| !loader.killed) {
-            due.push(loader.since_ns + ns(LOAD_TIME_MAX));
-        }
+        let limited =
+            [(self.load, LOAD_TIME_MAX), (self.check, CHECK_TIME_MAX), (self.logger_leaves, LOGGER_STOP_MAX)];
+        due.extend(limited.iter().filter_map(|(limited, time_max)| {
+            limited.filter(|limited| !limited.killed).map(|limited| limited.since_ns + ns(*time_max))
+        }));
+        due.extend(self.hand_over_due_ns());
+        due.extend(self.watched.due_ns());
         match self.phase {
             Phase::Serving => {
                 for slot in &self.slots {
@@ -305,8 +416,10 @@ impl Supervisor {
             | Phase::Logging { kill_at_ns, killed: false } => due.push(kill_at_ns),
             _ => {}
         }
-        if let State::Waiting { until_ns } = self.logger {
-            due.push(until_ns);
+        for state in [self.logger, self.loader] {
+            if let State::Waiting { until_ns } = state {
+                due.push(until_ns);
+            }
         }
         due.into_iter().min()
     }
@@ -323,7 +436,21 @@ impl Supervisor {
         }
     }
 
-    fn handle_ready(&mut self, ready: Process, now_ns: u64) {
+    fn handle_load_begun(&mut self, now_ns: u64) {
+        if let Some(process) = self.loader.process() {
+            self.load = Some(Limited { process, since_ns: now_ns, killed: self.is_stopping() });
+        }
+    }
+
+    fn handle_load_ended(&mut self) {
+        // One that was killed for its time is not forgiven for being done just then.
+        self.load = self.load.filter(|load| load.killed);
+    }
+
+    fn handle_ready(&mut self, ready: Process, now_ns: u64, actions: &mut Vec<Action>) {
+        if self.take_over(ready, now_ns, actions) {
+            return;
+        }
         for slot in &mut self.slots {
             if let State::Starting { process, .. } = slot.state
                 && process == ready
@@ -335,28 +462,50 @@ impl Supervisor {
     }
 
     fn handle_ended(&mut self, ended: Process, code: Option<i32>, now_ns: u64, actions: &mut Vec<Action>) {
-        if self.loader.is_some_and(|loader| loader.process == ended) {
+        self.watched.remove(ended);
+        if self.loader.process() == Some(ended) {
             self.handle_loader_ended(code, now_ns, actions);
         } else if self.logger.process() == Some(ended) {
             self.handle_logger_ended(now_ns, actions);
+        } else if self.check.is_some_and(|check| check.process == ended) {
+            self.handle_check_ended(code, actions);
+        } else if self.leaver_ended(ended) || self.successor_ended(ended, actions) {
+            // Its slot has a worker.
         } else if let Some(slot) = self.slots.iter().position(|slot| slot.state.process() == Some(ended)) {
             self.handle_worker_ended(slot, now_ns, actions);
         }
     }
 
     fn handle_loader_ended(&mut self, code: Option<i32>, now_ns: u64, actions: &mut Vec<Action>) {
-        self.loader = None;
-        match self.phase {
-            Phase::Loading => {
-                self.exit_code = match code {
-                    Some(code) if code == i32::from(EXIT_FAULTY) => EXIT_FAULTY,
-                    _ => EXIT_REFUSED,
-                };
-                self.begin_stop("no experiments to serve", Some(Duration::ZERO), now_ns, actions);
-            }
-            Phase::Serving if self.reload_again => self.load(now_ns, actions),
-            _ => {}
+        self.loader_failures = failures_now(self.loader, self.loader_failures, now_ns);
+        self.loader = State::Absent;
+        self.load = None;
+        if self.is_stopping() {
+            return;
         }
+        if self.phase == Phase::Loading && (code.is_some() || self.loader_failures >= FIRST_LOAD_FAILURES) {
+            self.exit_code = match code {
+                Some(code) if code == i32::from(EXIT_FAULTY) => EXIT_FAULTY,
+                _ => EXIT_REFUSED,
+            };
+            return self.begin_stop("no experiments to serve", Some(Duration::ZERO), now_ns, actions);
+        }
+        if self.loader_failures == 1 {
+            return self.spawn_loader(now_ns, actions);
+        }
+        let (failures, delay) = (self.loader_failures, self.backoff(self.loader_failures));
+        self.loader = State::Waiting { until_ns: now_ns + ns(delay) };
+        actions.push(Action::Waits { role: Role::Loader, delay, failures });
+    }
+
+    fn handle_check_ended(&mut self, code: Option<i32>, actions: &mut Vec<Action>) {
+        let killed = self.check.take().is_some_and(|check| check.killed);
+        actions.push(match (code, self.phase) {
+            (_, phase) if phase != Phase::Serving => Action::UpgradeRefused("the instance stops"),
+            (Some(0), _) => Action::Upgrade,
+            (_, _) if killed => Action::UpgradeRefused("the new program did not answer in 10 s"),
+            _ => Action::UpgradeRefused("the new program refused; what it said stands above"),
+        });
     }
 
     fn handle_logger_ended(&mut self, now_ns: u64, actions: &mut Vec<Action>) {
@@ -365,6 +514,10 @@ impl Supervisor {
             return;
         }
         self.logger_failures = failures_now(self.logger, self.logger_failures, now_ns);
+        if self.logger_leaves.take().is_some() {
+            self.logger_failures = 0;
+            return self.spawn_logger(now_ns, actions);
+        }
         if self.logger_failures == 1 {
             return self.spawn_logger(now_ns, actions);
         }
@@ -377,7 +530,11 @@ impl Supervisor {
         let serving = self.phase == Phase::Serving;
         let slot = &mut self.slots[index];
         slot.failures = failures_now(slot.state, slot.failures, now_ns);
-        if matches!(slot.state, State::Starting { .. }) {
+        if self.promote_successor(index) {
+            return;
+        }
+        let slot = &mut self.slots[index];
+        if matches!(slot.state, State::Starting { .. }) && slot.leaving.is_none() {
             // It never got to work: perhaps its ring is what hurt it. The dead
             // hold no ring, so a successor of one that worked goes on with its own.
             slot.which ^= 1;
@@ -403,12 +560,41 @@ impl Supervisor {
     }
 
     fn handle_reload(&mut self, now_ns: u64, actions: &mut Vec<Action>) {
-        match (self.phase, self.loader) {
-            (Phase::Serving, None) => self.load(now_ns, actions),
-            // What the loader has read may be older than this wish.
-            (Phase::Serving | Phase::Loading, Some(_)) => self.reload_again = true,
+        match self.loader {
+            State::Waiting { .. } => self.spawn_loader(now_ns, actions),
+            State::Starting { process, .. } | State::Ready { process, .. } if !self.is_stopping() => {
+                actions.push(Action::Reload(process));
+            }
             _ => {}
         }
+    }
+
+    fn handle_replace_logger(&mut self, now_ns: u64, actions: &mut Vec<Action>) {
+        match self.logger {
+            State::Starting { process, .. } | State::Ready { process, .. }
+                if self.phase == Phase::Serving && self.logger_leaves.is_none() =>
+            {
+                self.logger_leaves = Some(Limited { process, since_ns: now_ns, killed: false });
+                actions.push(Action::StopLogger(process));
+            }
+            State::Waiting { .. } if self.phase == Phase::Serving => self.spawn_logger(now_ns, actions),
+            _ => {}
+        }
+    }
+
+    fn handle_upgrade(&mut self, now_ns: u64, actions: &mut Vec<Action>) {
+        let refusal = match self.phase {
+            Phase::Serving if self.check.is_some() => "another is under way",
+            Phase::Serving if self.is_rolling() => "workers are being replaced; again when that is done",
+            Phase::Serving => {
+                let process = self.process();
+                self.check = Some(Limited { process, since_ns: now_ns, killed: false });
+                return actions.push(Action::Spawn { process, role: Role::Check, which: 0 });
+            }
+            Phase::Loading => "nothing is served yet",
+            _ => "the instance stops",
+        };
+        actions.push(Action::UpgradeRefused(refusal));
     }
 
     fn handle_drain(&mut self, now_ns: u64, actions: &mut Vec<Action>) {
@@ -420,10 +606,10 @@ impl Supervisor {
     fn handle_stop(&mut self, now_ns: u64, actions: &mut Vec<Action>) {
         match self.phase {
             Phase::Loading | Phase::Serving => {
-                self.begin_stop("told to stop", Some(self.drain_timeout), now_ns, actions);
+                self.begin_stop("told to stop", Some(self.times.drain), now_ns, actions);
             }
             Phase::Draining { hurried: false, .. } => {
-                self.order_drain("told to stop while draining", Some(self.drain_timeout), now_ns, actions);
+                self.order_drain("told to stop while draining", Some(self.times.drain), now_ns, actions);
             }
             Phase::Draining { hurried: true, killed: false, .. } => {
                 self.order_drain("told to stop again", Some(Duration::ZERO), now_ns, actions);
@@ -434,14 +620,27 @@ impl Supervisor {
     }
 
     fn handle_time(&mut self, now_ns: u64, actions: &mut Vec<Action>) {
-        if let Some(loader) = &mut self.loader
-            && !loader.killed
-            && now_ns >= loader.since_ns + ns(LOAD_TIME_MAX)
-        {
-            loader.killed = true;
-            let (process, signal) = (loader.process, Signal::SIGKILL);
-            actions.push(Action::Kill { process, signal, why: "still loading after 120 s" });
+        let limits = [
+            (&mut self.load, LOAD_TIME_MAX, "still loading after 120 s"),
+            (&mut self.check, CHECK_TIME_MAX, "no answer for 10 s"),
+            (&mut self.logger_leaves, LOGGER_STOP_MAX, "rings not emptied in 7 s"),
+        ];
+        for (limited, time_max, why) in limits {
+            if let Some(limited) = limited
+                && !limited.killed
+                && now_ns >= limited.since_ns + ns(time_max)
+            {
+                limited.killed = true;
+                actions.push(Action::Kill { process: limited.process, signal: Signal::SIGKILL, why });
+            }
         }
+        if let State::Waiting { until_ns } = self.loader
+            && now_ns >= until_ns
+        {
+            self.spawn_loader(now_ns, actions);
+        }
+        self.handle_hand_over_time(now_ns, actions);
+        self.handle_watchdog_time(now_ns, actions);
         if let State::Waiting { until_ns } = self.logger
             && now_ns >= until_ns
         {
@@ -455,7 +654,7 @@ impl Supervisor {
         match &mut self.phase {
             Phase::Draining { kill_at_ns, killed, .. } if !*killed && now_ns >= *kill_at_ns => {
                 *killed = true;
-                for process in self.slots.iter().filter_map(|slot| slot.state.process()) {
+                for process in self.slots.iter().flat_map(Slot::processes) {
                     let signal = Signal::SIGKILL;
                     actions.push(Action::Kill { process, signal, why: "not done at the drain's deadline" });
                 }
@@ -499,10 +698,11 @@ impl Supervisor {
         process
     }
 
-    fn load(&mut self, now_ns: u64, actions: &mut Vec<Action>) {
+    fn spawn_loader(&mut self, now_ns: u64, actions: &mut Vec<Action>) {
         let process = self.process();
-        self.loader = Some(Loader { process, since_ns: now_ns, killed: false });
-        self.reload_again = false;
+        self.loader = State::Ready { process, since_ns: now_ns };
+        // It begins by reading.
+        self.load = Some(Limited { process, since_ns: now_ns, killed: false });
         actions.push(Action::Spawn { process, role: Role::Loader, which: 0 });
     }
 
@@ -543,13 +743,22 @@ impl Supervisor {
         now_ns: u64,
         actions: &mut Vec<Action>,
     ) {
-        if let Some(loader) = &mut self.loader
-            && !loader.killed
-        {
-            loader.killed = true;
-            let (process, signal) = (loader.process, Signal::SIGKILL);
-            actions.push(Action::Kill { process, signal, why: "the instance stops" });
+        // Those that nobody waits for; one killed for its time dies anyhow.
+        let loader_killed = self.load.is_some_and(|load| load.killed);
+        let loader = self.loader.process().filter(|_| !loader_killed);
+        let check = self.check.filter(|check| !check.killed).map(|check| check.process);
+        for process in [loader, check].into_iter().flatten() {
+            let (signal, why) = (Signal::SIGKILL, "the instance stops");
+            actions.push(Action::Kill { process, signal, why });
         }
+        for limited in [&mut self.load, &mut self.check].into_iter().flatten() {
+            limited.killed = true;
+        }
+        if self.loader.process().is_none() {
+            self.loader = State::Absent;
+        }
+        self.rolling.clear();
+        self.watched.forget();
         for slot in &mut self.slots {
             slot.adopter = None;
             if slot.state.process().is_none() {
@@ -568,52 +777,12 @@ impl Supervisor {
     ) {
         actions.push(Action::Stopping { why, deadline });
         let limit = deadline.unwrap_or(DRAIN_UNBOUNDED);
-        for process in self.slots.iter().filter_map(|slot| slot.state.process()) {
+        for process in self.slots.iter().flat_map(Slot::processes) {
             let order = Order::Drain { deadline_ms: limit.as_millis() as u64 };
             actions.push(Action::Order { process, order });
         }
         let kill_at_ns = now_ns + ns(limit) + ns(STOP_GRACE);
         self.phase = Phase::Draining { kill_at_ns, killed: false, hurried: deadline.is_some() };
-    }
-
-    /// Sees to it that every socket without a worker has a neighbour's.
-    fn settle_adoptions(&mut self, actions: &mut Vec<Action>) {
-        if self.phase != Phase::Serving {
-            return;
-        }
-        let ready: Vec<Option<Process>> = (self.slots.iter())
-            .map(|slot| match slot.state {
-                State::Ready { process, .. } => Some(process),
-                _ => None,
-            })
-            .collect();
-        let pools: Vec<usize> = self.slots.iter().map(|slot| slot.pool).collect();
-        for (index, slot) in self.slots.iter_mut().enumerate() {
-            slot.adopter = slot.adopter.filter(|adopter| ready.contains(&Some(*adopter)));
-            match slot.state {
-                State::Ready { .. } => {
-                    if let Some(process) = slot.adopter.take() {
-                        actions.push(Action::Order { process, order: Order::Release { slot: index } });
-                    }
-                }
-                State::Waiting { .. } | State::Starting { .. } => {
-                    let helps = slot.slow || matches!(slot.state, State::Waiting { .. });
-                    if !helps || slot.adopter.is_some() {
-                        continue;
-                    }
-                    let count = ready.len();
-                    let neighbour = (index + 1..index + count)
-                        .map(|at| at % count)
-                        .filter(|at| pools[*at] == slot.pool)
-                        .find_map(|at| ready[at]);
-                    if let Some(process) = neighbour {
-                        slot.adopter = Some(process);
-                        actions.push(Action::Order { process, order: Order::Adopt { slot: index } });
-                    }
-                }
-                State::Absent => {}
-            }
-        }
     }
 
     fn say_ready(&mut self, actions: &mut Vec<Action>) {
@@ -624,8 +793,9 @@ impl Supervisor {
     }
 
     fn finish(&mut self, now_ns: u64, actions: &mut Vec<Action>) {
-        let workers_gone = self.slots.iter().all(|slot| slot.state.process().is_none());
-        if matches!(self.phase, Phase::Draining { .. }) && workers_gone && self.loader.is_none() {
+        let workers_gone = self.slots.iter().all(|slot| slot.processes().next().is_none());
+        let others_gone = self.loader.process().is_none() && self.check.is_none();
+        if matches!(self.phase, Phase::Draining { .. }) && workers_gone && others_gone {
             if let Some(process) = self.logger.process() {
                 actions.push(Action::StopLogger(process));
             } else {

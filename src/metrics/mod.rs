@@ -80,6 +80,9 @@ pub enum Family {
     LoggerRestarts,
     Reloads,
     ReloadsFailed,
+    SourceFaults,
+    PlanLastGood,
+    ExperimentsSince,
     InstanceState,
 }
 
@@ -359,6 +362,30 @@ pub const FAMILIES: &[Row] = &[
         Counter,
         "splitd_reloads_failed_total",
         "Experiments files refused, or not readable.",
+        &[],
+    ),
+    row(
+        Family::SourceFaults,
+        Master,
+        GaugeMax,
+        "splitd_source_faults",
+        "Faults of the experiments file as it was last read; 0: it is in force.",
+        &[],
+    ),
+    row(
+        Family::PlanLastGood,
+        Master,
+        GaugeMax,
+        "splitd_plan_last_good",
+        "1 while the plan in force was made from the last good file, for want of a good experiments file.",
+        &[],
+    ),
+    row(
+        Family::ExperimentsSince,
+        Master,
+        GaugeMax,
+        "splitd_experiments_since_timestamp_seconds",
+        "Unix time since which the experiments in force are the last good ones, over restarts.",
         &[],
     ),
     row(

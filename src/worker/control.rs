@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::clock::Now;
 use crate::engine::plan::Plan;
+use crate::limits::PLAN_STEP_SIZE;
 use crate::sys::channel::Channel;
 use crate::sys::region::Region;
 
@@ -19,10 +20,32 @@ pub enum Task {
     Plan(Region),
     /// Finish within this time.
     Drain(Duration),
+    /// The same, and leave the sockets, which are served by a successor, as they are.
+    HandOver(Duration),
     /// Serve the sockets of this slot too.
     Adopt(usize),
     /// That slot is served by its own worker again.
     Release(usize),
+}
+
+/// A plan's memory that is being touched before it is used, or given back after,
+/// in steps between requests: a page at a time would be waited for by requests,
+/// all at once by one of them.
+struct Steps {
+    region: Region,
+    done: usize,
+    /// Where it ends: behind this lies what a worker doesn't look at.
+    size: usize,
+}
+
+impl Steps {
+    /// One step; true once all is done.
+    fn step(&mut self, work: impl FnOnce(&Region, usize, usize)) -> bool {
+        let size = PLAN_STEP_SIZE.min(self.size - self.done);
+        work(&self.region, self.done, size);
+        self.done += size;
+        self.done == self.size
+    }
 }
 
 /// Orders from the master, while there is one.
@@ -33,6 +56,12 @@ pub struct Control {
     /// When to leave for want of a master.
     orphan_deadline_ns: Option<u64>,
     greeted: bool,
+    /// The next plan.
+    incoming: Option<Steps>,
+    /// The last one.
+    outgoing: Option<Steps>,
+    /// Plans that came and are answered for when a newer one is in force.
+    superseded: usize,
 }
 
 impl Control {
@@ -45,6 +74,9 @@ impl Control {
             drain_timeout: options.drain_timeout,
             orphan_deadline_ns: None,
             greeted: false,
+            incoming: None,
+            outgoing: None,
+            superseded: 0,
         }
     }
 
@@ -58,7 +90,35 @@ impl Control {
     pub fn in_force(&mut self) {
         let report = if self.greeted { Report::PlanInForce } else { Report::Ready };
         self.greeted = true;
-        self.report(&report);
+        for _ in 0..=std::mem::take(&mut self.superseded) {
+            self.report(&report);
+        }
+    }
+
+    /// The plan before is used no more: its memory is given back in steps.
+    pub fn retire(&mut self, region: Region) {
+        // One that is not given back yet goes at once.
+        self.outgoing = Some(Steps { done: 0, size: region.size(), region });
+    }
+
+    /// Whether there is something to do in every turn.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.incoming.is_some() || self.outgoing.is_some()
+    }
+
+    /// A step of what goes in steps; once the next plan is all there, it.
+    pub fn step(&mut self) -> Option<Task> {
+        if let Some(outgoing) = &mut self.outgoing
+            && outgoing.step(Region::release_part)
+        {
+            self.outgoing = None;
+        }
+        let arrived = self.incoming.as_mut()?.step(Region::prefault_part);
+        if !arrived {
+            return None;
+        }
+        self.incoming.take().map(|incoming| Task::Plan(incoming.region))
     }
 
     fn report(&mut self, report: &Report) {
@@ -85,8 +145,10 @@ impl Control {
                 }
             };
             match (Order::decode(&packet[..size]), descriptor) {
-                (Ok(Order::Plan), Some(memfd)) => match sound_plan(&memfd) {
-                    Ok(region) => return Some(Task::Plan(region)),
+                (Ok(Order::Plan), Some(memfd)) => match arriving(&memfd) {
+                    Ok(steps) => {
+                        self.superseded += usize::from(self.incoming.replace(steps).is_some());
+                    }
                     Err(reason) => self.report(&Report::PlanRefused { reason }),
                 },
                 (Ok(Order::Plan), None) => {
@@ -94,6 +156,9 @@ impl Control {
                 }
                 (Ok(Order::Drain { deadline_ms }), _) => {
                     return Some(Task::Drain(Duration::from_millis(deadline_ms)));
+                }
+                (Ok(Order::HandOver { deadline_ms }), _) => {
+                    return Some(Task::HandOver(Duration::from_millis(deadline_ms)));
                 }
                 (Ok(Order::Adopt { slot }), _) => return Some(Task::Adopt(slot)),
                 (Ok(Order::Release { slot }), _) => return Some(Task::Release(slot)),
@@ -120,8 +185,10 @@ impl Control {
     }
 }
 
-fn sound_plan(memfd: &std::os::fd::OwnedFd) -> Result<Region, String> {
+/// The loader has checked all of it once it was sealed; what could stop a
+/// worker for long is not done again.
+fn arriving(memfd: &std::os::fd::OwnedFd) -> Result<Steps, String> {
     let region = Region::map_sealed(memfd).map_err(|fault| fault.to_string())?;
-    Plan::open(region.bytes()).map_err(|fault| fault.to_string())?;
-    Ok(region)
+    let size = Plan::attach(region.bytes()).map_err(|fault| fault.to_string())?.working_size();
+    Ok(Steps { region, done: 0, size })
 }

@@ -96,7 +96,7 @@ impl<'r, O: Guest> Hall<'r, O> {
     /// How long the loop may wait.
     #[must_use]
     pub fn timeout(&self, now_ns: u64) -> Duration {
-        if !self.starved && self.gates.iter().any(|gate| gate.ready) {
+        if self.control.is_busy() || (!self.starved && self.gates.iter().any(|gate| gate.ready)) {
             return Duration::ZERO;
         }
         let most = if self.starved { STARVED_RETRY } else { TURN_MAX };
@@ -119,6 +119,12 @@ impl<'r, O: Guest> Hall<'r, O> {
             }
         }
         self.control.abandoned(now)
+    }
+
+    /// The next order, or what was begun for an earlier one and is done now. Goes
+    /// one step further with that, so once a turn.
+    fn next_step(&mut self, now: Now) -> Option<Task> {
+        self.next_task(now).or_else(|| self.control.step())
     }
 }
 
@@ -217,13 +223,20 @@ pub trait Porter<'r> {
     /// # Errors
     /// If a gate can't be watched.
     fn take_orders(&mut self, now: Now) -> io::Result<Option<Outcome>> {
-        while let Some(task) = self.hall().next_task(now) {
+        while let Some(task) = self.hall().next_step(now) {
             match task {
                 Task::Plan(region) => return Ok(Some(Outcome::Plan(region))),
                 Task::Adopt(slot) => self.serve_gates(slot, true)?,
                 Task::Release(slot) if slot != self.hall().own_slot => self.serve_gates(slot, false)?,
                 Task::Release(_) => {}
                 Task::Drain(deadline) => self.begin_drain(deadline, now),
+                Task::HandOver(deadline) => {
+                    for index in 0..self.hall().gates.len() {
+                        let slot = self.hall().gates[index].listener.slot;
+                        self.serve_gates(slot, false)?;
+                    }
+                    self.begin_drain(deadline, now);
+                }
             }
         }
         Ok(None)

@@ -39,6 +39,7 @@ use crate::sys::channel::Channel;
 use crate::sys::region::Region;
 use crate::sys::uring::{Refusal, Ring};
 use control::Control;
+use hall::Porter;
 
 /// All that a worker is given by the master. Before [`run`] is called, the
 /// child has already been given its niceness and its panic hook.
@@ -133,6 +134,12 @@ pub enum Order {
     Plan,
     /// Finish: nothing new is accepted, answers close; exit at the latest after this long.
     Drain {
+        /// How long the rest may take.
+        deadline_ms: u64,
+    },
+    /// A successor accepts on the same sockets: nothing more is accepted here,
+    /// answers close; exit at the latest after this long.
+    HandOver {
         /// How long the rest may take.
         deadline_ms: u64,
     },
@@ -241,7 +248,7 @@ fn serve(setup: Setup) -> Result<(), Fault> {
         block.set(Family::PlanExperiments, plan.experiment_count() as u64);
         block.set(Family::PlanTakenAt, taken.unix_us.unsigned_abs() / 1_000_000);
         match backend.serve(&mut App::new(&plan, &mut desk))? {
-            Outcome::Plan(next) => region = next,
+            Outcome::Plan(next) => backend.control().retire(std::mem::replace(&mut region, next)),
             Outcome::Leave => return Ok(()),
         }
     }
@@ -283,6 +290,13 @@ impl<'r> Backend<'r> {
             }
             None => Backend::Epoll(Box::new(epoll::Backend::new(options, listeners, control, block)?)),
         })
+    }
+
+    fn control(&mut self) -> &mut Control {
+        match self {
+            Backend::Epoll(backend) => &mut backend.hall().control,
+            Backend::Uring(backend) => &mut backend.hall().control,
+        }
     }
 
     fn serve(&mut self, app: &mut App<'_, 'r>) -> io::Result<Outcome> {
@@ -359,6 +373,7 @@ impl Order {
         match self {
             Order::Plan => vec![b'P'],
             Order::Drain { deadline_ms } => numbered(b'D', *deadline_ms),
+            Order::HandOver { deadline_ms } => numbered(b'H', *deadline_ms),
             Order::Adopt { slot } => numbered(b'A', *slot as u64),
             Order::Release { slot } => numbered(b'R', *slot as u64),
         }
@@ -372,6 +387,7 @@ impl Order {
         match packet.first() {
             Some(b'P') => Ok(Order::Plan),
             Some(b'D') => Ok(Order::Drain { deadline_ms: number(packet)? }),
+            Some(b'H') => Ok(Order::HandOver { deadline_ms: number(packet)? }),
             Some(b'A') => Ok(Order::Adopt { slot: number(packet)? as usize }),
             Some(b'R') => Ok(Order::Release { slot: number(packet)? as usize }),
             other => Err(UnknownPacket { size: packet.len(), kind: other.copied().unwrap_or(0) }),
@@ -415,6 +431,7 @@ mod tests {
         for order in [
             Order::Plan,
             Order::Drain { deadline_ms: 30_000 },
+            Order::HandOver { deadline_ms: 0 },
             Order::Adopt { slot: 3 },
             Order::Release { slot: 1 << 40 },
         ] {

@@ -53,6 +53,12 @@ for_each_backend! {
             Some(mut client) => client.try_get("/readyz").is_none_or(|response| response.status == 503),
             None => true,
         });
+        // The master's word reaches one worker after the other.
+        let closes = |_| match Client::try_connect(daemon.assign()) {
+            Some(mut client) => client.try_get("/livez").is_none_or(|answer| answer.header("connection").is_some()),
+            None => true,
+        };
+        wait_until("every worker to say close", || (0..16).all(closes));
         assert!(busy.send(rest));
         let response = busy.receive().expect("what came before the drain is answered");
         assert_eq!((response.status, response.header("connection")), (200, Some("close")));

@@ -6,6 +6,7 @@ mod kills;
 mod lifecycle;
 mod metrics;
 mod ports;
+mod reload;
 mod support;
 mod vectors;
 

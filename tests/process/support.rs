@@ -205,9 +205,40 @@ impl Daemon {
             .collect()
     }
 
-    /// The pid of the child with that name.
+    /// The pid of the child with that name; the last started, if there are two.
     pub fn child(&self, name: &str) -> Option<i32> {
-        self.children().into_iter().find(|(_, child)| child == name).map(|(pid, _)| pid)
+        self.children().into_iter().rfind(|(_, child)| child == name).map(|(pid, _)| pid)
+    }
+
+    /// Runs `splitd ARGUMENTS…` for this instance: its exit code and all that it said.
+    pub fn order(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let mut command = splitd();
+        command.args(arguments).arg("--runtime-dir").arg(self.directory.path().join("run"));
+        let output = command.env_clear().output().unwrap();
+        let text =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        (output.status.code(), text)
+    }
+
+    /// Renames another text into the experiments file's place.
+    pub fn replace_experiments(&self, text: &str) {
+        let beside = self.directory.path().join("experiments.json.new");
+        fs::write(&beside, text).unwrap();
+        fs::rename(beside, self.experiments()).unwrap();
+    }
+
+    pub fn experiments(&self) -> PathBuf {
+        self.directory.path().join("experiments.json")
+    }
+
+    /// The versions that are served, over many connections.
+    pub fn versions(&self) -> Vec<String> {
+        let mut versions: Vec<String> = (0..8)
+            .map(|_| Client::connect(self.assign()).get("/v1/assign").json()["version"].to_string())
+            .collect();
+        versions.sort();
+        versions.dedup();
+        versions
     }
 
     /// Kills the child with that name and waits until another has its place.
@@ -489,6 +520,9 @@ impl Load {
                         let body = format!("{{\"units\":{{\"user_id\":\"{user}\"}}}}");
                         match open.try_post("/v1/assign", &body) {
                             Some(response) if response.status == 200 => {
+                                if response.header("connection") == Some("close") {
+                                    client = None;
+                                }
                                 answered.fetch_add(1, Ordering::Relaxed);
                                 good.push(user);
                                 // The logger is to keep up on any machine.

@@ -252,7 +252,8 @@ tables! {
     overrides: OverrideRecord,
     /// Names, salts, operands and the fragments of answers and exposures.
     text: u8,
-    /// The experiments file.
+    /// The experiments file ([`super::Plan::source`]). The last table, so that a
+    /// worker, which never looks at it, need not touch it (`Plan::working_size`).
     source: u8,
 }
 

@@ -1,10 +1,11 @@
 use super::*;
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
 const DRAIN: Duration = Duration::from_secs(30);
+const TIMES: Times = Times { drain: DRAIN, watchdog: Duration::from_secs(5) };
 
 /// A supervisor with the processes it believes to have, kept by what it says alone.
 struct House {
@@ -13,6 +14,10 @@ struct House {
     /// Everything that lives: its role, and which ring it was given.
     alive: BTreeMap<Process, (Role, usize)>,
     ready: Vec<Process>,
+    /// Predecessors that were told to drain.
+    handed_over: BTreeSet<Process>,
+    /// Loaders that are ended as soon as they are killed, and their kills not told.
+    loaders: BTreeSet<Process>,
     /// Who serves whose socket besides its own.
     adopted: BTreeMap<usize, Process>,
     said: Vec<Action>,
@@ -23,10 +28,12 @@ struct House {
 impl House {
     fn new(pools: &[usize]) -> House {
         let mut house = House {
-            supervisor: Supervisor::new(pools, DRAIN, 7),
+            supervisor: Supervisor::new(pools, TIMES, 7),
             now_ns: SECOND,
             alive: BTreeMap::new(),
             ready: Vec::new(),
+            handed_over: BTreeSet::new(),
+            loaders: BTreeSet::new(),
             adopted: BTreeMap::new(),
             said: Vec::new(),
             exit: None,
@@ -41,8 +48,9 @@ impl House {
     /// One whose workers are all ready.
     fn serving(pools: &[usize]) -> House {
         let mut house = House::new(pools);
+        house.handle(Event::LoadEnded);
         house.handle(Event::Plan);
-        house.end(house.loader().unwrap(), Some(0));
+        house.loaders.extend(house.loader());
         for slot in 0..pools.len() {
             house.make_ready(slot);
         }
@@ -56,6 +64,12 @@ impl House {
         self.supervisor.handle(event, self.now_ns, &mut actions);
         self.perform(actions);
         self.check();
+        let killed: Vec<Process> = self.said.iter().filter_map(kill_of).collect();
+        if let Some(loader) = self.loaders.iter().find(|loader| killed.contains(loader)).copied()
+            && self.alive.contains_key(&loader)
+        {
+            self.end(loader, None);
+        }
     }
 
     fn perform(&mut self, actions: Vec<Action>) {
@@ -63,8 +77,16 @@ impl House {
             assert_eq!(self.exit, None, "nothing is said after Exit: {action:?}");
             match action.clone() {
                 Action::Spawn { process, role, which } => {
-                    let holder = self.alive.values().find(|(other, _)| *other == role);
-                    assert_eq!(holder, None, "{role:?} lives already");
+                    let holders: Vec<usize> = (self.alive.values())
+                        .filter(|(other, _)| *other == role)
+                        .map(|(_, which)| *which)
+                        .collect();
+                    match role {
+                        Role::Worker { .. } => {
+                            assert!(!holders.contains(&which), "{role:?}: ring {which} is another's");
+                        }
+                        _ => assert_eq!(holders, [] as [usize; 0], "{role:?} lives already"),
+                    }
                     assert!(which < 2);
                     self.alive.insert(process, (role, which));
                 }
@@ -81,21 +103,40 @@ impl House {
                         Order::Release { slot } => {
                             assert_eq!(self.adopted.remove(&slot), Some(process), "released as adopted");
                         }
+                        Order::HandOver { deadline_ms } => {
+                            let (Role::Worker { slot }, _) = self.alive[&process] else { panic!() };
+                            let first = self.handed_over.insert(process);
+                            assert!(first || deadline_ms == 0, "told twice");
+                            self.ready.retain(|other| *other != process);
+                            self.adopted.retain(|_, adopter| *adopter != process);
+                            let follower = self.worker(slot).expect("somebody follows");
+                            assert!(self.ready.contains(&follower), "and accepts already");
+                        }
                         Order::Drain { .. } => self.adopted.clear(),
                         Order::Plan => {}
                     }
                 }
                 Action::StopLogger(process) => {
                     assert!(matches!(self.alive[&process], (Role::Logger, _)));
-                    let others = self.alive.len();
-                    assert_eq!(others, 1, "the logger is stopped last");
+                    if self.supervisor.is_stopping() {
+                        assert_eq!(self.alive.len(), 1, "the logger is stopped last");
+                    }
                 }
                 Action::Kill { process, .. } => assert!(self.alive.contains_key(&process)),
                 Action::Exit(code) => {
                     assert!(self.alive.is_empty(), "exit with living children: {:?}", self.alive);
                     self.exit = Some(code);
                 }
-                Action::Waits { .. } | Action::Ready | Action::Stopping { .. } => {}
+                Action::Reload(process) => {
+                    assert!(matches!(self.alive[&process], (Role::Loader, _)));
+                }
+                Action::Waits { .. }
+                | Action::Ready
+                | Action::Stopping { .. }
+                | Action::Replaced
+                | Action::ReplacementFailed { .. }
+                | Action::Upgrade
+                | Action::UpgradeRefused(_) => {}
             }
             self.said.push(action);
         }
@@ -125,12 +166,26 @@ impl House {
         }
     }
 
+    /// All that live in a slot, oldest first.
+    fn workers(&self, slot: usize) -> Vec<Process> {
+        let of_slot = |(other, _): &(Role, usize)| *other == Role::Worker { slot };
+        self.alive.iter().filter(|(_, lives)| of_slot(lives)).map(|(process, _)| *process).collect()
+    }
+
     fn find(&self, role: Role) -> Option<Process> {
         self.alive.iter().find(|(_, (other, _))| *other == role).map(|(process, _)| *process)
     }
 
     fn worker(&self, slot: usize) -> Option<Process> {
-        self.find(Role::Worker { slot })
+        self.workers(slot).into_iter().find(|process| !self.handed_over.contains(process))
+    }
+
+    /// The one that is to follow it.
+    fn successor(&self, slot: usize) -> Option<Process> {
+        self.workers(slot)
+            .into_iter()
+            .rfind(|process| Some(*process) != self.worker(slot))
+            .filter(|process| !self.handed_over.contains(process))
     }
 
     fn logger(&self) -> Option<Process> {
@@ -142,7 +197,10 @@ impl House {
     }
 
     fn make_ready(&mut self, slot: usize) {
-        let process = self.worker(slot).expect("a worker to be ready");
+        self.be_ready(self.worker(slot).expect("a worker to be ready"));
+    }
+
+    fn be_ready(&mut self, process: Process) {
         self.ready.push(process);
         self.handle(Event::Ready(process));
     }
@@ -189,11 +247,14 @@ impl House {
     }
 
     fn killed(&self) -> Vec<Process> {
-        let kill = |action: &Action| match action {
-            Action::Kill { process, .. } => Some(*process),
-            _ => None,
-        };
-        self.said.iter().filter_map(kill).collect()
+        self.said.iter().filter_map(kill_of).filter(|process| !self.loaders.contains(process)).collect()
+    }
+}
+
+fn kill_of(action: &Action) -> Option<Process> {
+    match action {
+        Action::Kill { process, .. } => Some(*process),
+        _ => None,
     }
 }
 
@@ -222,6 +283,12 @@ fn the_plan_comes_first_then_the_logger_then_the_workers() {
 fn without_a_first_plan_nothing_is_started() {
     for (code, exit) in [(Some(1), EXIT_FAULTY), (Some(3), EXIT_REFUSED), (None, EXIT_REFUSED)] {
         let mut house = House::new(&[0, 0]);
+        if code.is_none() {
+            // It may have been an accident.
+            house.end(house.loader().unwrap(), None);
+            house.end(house.loader().unwrap(), None);
+            house.pass_to_timer();
+        }
         house.end(house.loader().unwrap(), code);
         assert_eq!(house.exit, Some(exit));
         assert!(house.logger().is_none());
@@ -399,32 +466,241 @@ fn a_dead_logger_is_replaced_at_once_and_then_with_delay() {
 }
 
 #[test]
-fn a_reload_loads_again_and_one_during_a_load_loads_once_more() {
+fn a_reload_is_told_to_the_loader_and_one_that_waits_is_started_for_it() {
     let mut house = House::serving(&[0]);
+    let loader = house.loader().unwrap();
     house.handle(Event::Reload);
-    let first = house.loader().unwrap();
+    assert_eq!(house.said, [Action::Reload(loader)]);
+    house.loaders.clear();
+    house.end(loader, Some(1));
+    house.end(house.loader().expect("at once"), None);
+    assert_eq!(house.loader(), None, "the second death waits");
+    assert_eq!(house.exit, None, "and nobody else notices");
     house.handle(Event::Reload);
-    house.handle(Event::Reload);
-    house.handle(Event::Plan);
-    house.end(first, Some(0));
-    let second = house.loader().expect("what was read may have been older");
-    house.end(second, Some(1));
-    assert!(house.loader().is_none());
-    assert_eq!(house.exit, None, "a bad file changes nothing");
+    assert!(house.loader().is_some(), "it begins by reading");
 }
 
 #[test]
-fn a_loader_that_hangs_is_killed_and_the_instance_serves_on() {
+fn a_loader_that_hangs_is_killed_and_another_loads_while_the_instance_serves_on() {
     let mut house = House::serving(&[0]);
-    house.handle(Event::Reload);
+    house.loaders.clear();
     let loader = house.loader().unwrap();
+    house.pass(1000 * SECOND);
+    assert_eq!(house.killed(), [], "one that waits for a change takes its time");
+    house.handle(Event::LoadBegun);
     house.pass(119 * SECOND);
     assert_eq!(house.killed(), []);
     house.pass_to_timer();
     assert_eq!(house.killed(), [loader]);
+    house.handle(Event::LoadEnded);
     assert_eq!(house.supervisor.poll_timeout(), None);
     house.end(loader, None);
+    assert!(house.loader().is_some());
     assert!(!house.supervisor.is_stopping());
+}
+
+#[test]
+fn a_worker_is_told_to_drain_once_its_successor_accepts_on_the_other_ring() {
+    let mut house = House::serving(&[0, 0]);
+    let old = house.worker(0).unwrap();
+    house.handle(Event::Replace { slot: 0 });
+    let new = house.successor(0).expect("started beside it");
+    assert_ne!(house.alive[&old].1, house.alive[&new].1);
+    assert_eq!(house.orders(), []);
+    house.be_ready(new);
+    assert_eq!(house.orders(), [(old, Order::HandOver { deadline_ms: 30_000 })]);
+    assert!(house.said.contains(&Action::Replaced));
+    house.end(old, Some(0));
+    assert_eq!(house.workers(0), [new], "nobody follows one that was followed");
+    assert_eq!(house.supervisor.poll_timeout(), None);
+}
+
+#[test]
+fn workers_are_replaced_one_at_a_time_and_drain_beside_each_other() {
+    let mut house = House::serving(&[0, 0, 1]);
+    for slot in 0..3 {
+        house.handle(Event::Replace { slot });
+    }
+    for slot in 0..3 {
+        assert_eq!(
+            house.alive.values().filter(|(role, _)| matches!(role, Role::Worker { .. })).count(),
+            4 + slot
+        );
+        assert!(!house.said.contains(&Action::Replaced));
+        house.be_ready(house.successor(slot).unwrap());
+    }
+    assert!(house.said.contains(&Action::Replaced));
+    house.pass(30 * SECOND);
+    assert_eq!(house.killed(), []);
+    house.pass_to_timer();
+    assert_eq!(house.killed().len(), 3, "what overstays the deadline is killed");
+}
+
+#[test]
+fn a_successor_that_does_not_get_to_work_ends_the_roll_and_the_old_one_serves_on() {
+    let mut house = House::serving(&[0, 0]);
+    let old = house.worker(0).unwrap();
+    house.handle(Event::Replace { slot: 0 });
+    house.handle(Event::Replace { slot: 1 });
+    house.pass(10 * SECOND);
+    let new = house.successor(0).unwrap();
+    assert_eq!(house.killed(), [new], "not ready in 10 s");
+    house.end(new, None);
+    assert!(house.said.contains(&Action::ReplacementFailed { slot: 0 }));
+    assert_eq!((house.workers(0), house.workers(1).len()), (vec![old], 1));
+    assert!(!house.supervisor.is_rolling());
+}
+
+#[test]
+fn when_a_worker_dies_whose_successor_starts_that_is_its_replacement() {
+    let mut house = House::serving(&[0, 0]);
+    house.handle(Event::Replace { slot: 0 });
+    let new = house.successor(0).unwrap();
+    house.kill_worker(0);
+    assert_eq!(house.workers(0), [new]);
+    house.be_ready(new);
+    assert!(house.said.contains(&Action::Replaced));
+    assert_eq!(house.supervisor.ready_count(), 2);
+}
+
+#[test]
+fn a_slot_that_is_to_be_replaced_again_ends_the_one_that_drains_first() {
+    let mut house = House::serving(&[0]);
+    let first = house.worker(0).unwrap();
+    house.handle(Event::Replace { slot: 0 });
+    house.be_ready(house.successor(0).unwrap());
+    house.handle(Event::Replace { slot: 0 });
+    house.pass(4 * SECOND);
+    assert_eq!(house.orders().len(), 1, "it has five seconds");
+    house.pass_to_timer();
+    assert_eq!(house.orders()[1..], [(first, Order::HandOver { deadline_ms: 0 })]);
+    assert_eq!(house.workers(0).len(), 2, "two rings, two workers");
+    house.pass_to_timer();
+    assert_eq!(house.killed(), [first], "a second later");
+    house.end(first, None);
+    assert_eq!(house.workers(0).len(), 2);
+    house.be_ready(house.successor(0).unwrap());
+}
+
+#[test]
+fn a_logger_that_is_replaced_empties_the_rings_first() {
+    let mut house = House::serving(&[0]);
+    let old = house.logger().unwrap();
+    house.handle(Event::ReplaceLogger);
+    house.handle(Event::ReplaceLogger);
+    assert_eq!(house.said, [Action::StopLogger(old)]);
+    house.pass_to_timer();
+    assert_eq!(house.killed(), [old], "after 7 s");
+    house.end(old, None);
+    house.end(house.logger().expect("at once"), None);
+    assert!(house.logger().is_some(), "which was no failure of the logger's");
+}
+
+#[test]
+fn an_upgrade_is_checked_first_and_refused_where_it_is_not_the_time() {
+    let mut house = House::new(&[0]);
+    let refused = |house: &House| house.said.iter().any(|action| matches!(action, Action::UpgradeRefused(_)));
+    house.handle(Event::Upgrade);
+    assert!(refused(&house), "nothing is served yet");
+    for (code, upgraded) in [(Some(0), true), (Some(1), false), (None, false)] {
+        let mut house = House::serving(&[0]);
+        house.handle(Event::Upgrade);
+        let check = house.find(Role::Check).unwrap();
+        house.end(check, code);
+        assert_eq!((house.said.contains(&Action::Upgrade), refused(&house)), (upgraded, !upgraded));
+    }
+    let mut house = House::serving(&[0]);
+    house.handle(Event::Upgrade);
+    house.pass_to_timer();
+    assert_eq!(house.killed().len(), 1, "one that hangs");
+    let mut house = House::serving(&[0]);
+    house.handle(Event::Replace { slot: 0 });
+    house.handle(Event::Upgrade);
+    assert!(refused(&house), "workers are being replaced");
+}
+
+#[test]
+fn who_crosses_an_upgrade_is_the_same_after_it() {
+    let mut house = House::serving(&[0, 0, 1]);
+    house.handle(Event::Replace { slot: 1 });
+    let old = house.worker(1).unwrap();
+    house.be_ready(house.successor(1).unwrap());
+    let standing = house.supervisor.standing();
+    let text = serde_json::to_string(&standing).unwrap();
+    assert_eq!(serde_json::from_str::<standing::Standing>(&text).unwrap(), standing);
+    house.supervisor = Supervisor::resume(&standing, &[0, 0, 1], TIMES, 8, house.now_ns);
+    assert_eq!(house.supervisor.standing(), standing);
+    house.said.clear();
+    house.handle(Event::Time);
+    assert_eq!(house.said, [], "nobody is missing");
+    house.kill_worker(0);
+    assert!(house.worker(0).is_some(), "and deaths are answered as before");
+    house.pass(31 * SECOND);
+    assert!(house.killed().contains(&old), "who drained has its deadline");
+}
+
+/// Feeds a worker's pulse once a half second for a while.
+fn beat(house: &mut House, half_seconds: u64, mut pulse: impl FnMut(u64) -> watchdog::Pulse) {
+    let process = house.worker(0).unwrap();
+    for n in 0..half_seconds {
+        house.now_ns += SECOND / 2;
+        house.handle(Event::Pulse(process, pulse(n)));
+    }
+}
+
+#[test]
+fn a_worker_that_spins_hangs_or_was_stopped_is_aborted_then_killed() {
+    type Still = fn(u64) -> watchdog::Pulse;
+    let spins: Still = |n| watchdog::Pulse { turns: 7, run_ns: n * SECOND / 2, delay_ns: 0, runnable: true };
+    let hangs: Still = |_| watchdog::Pulse { turns: 7, run_ns: 0, delay_ns: 0, runnable: false };
+    for still in [spins, hangs] {
+        let mut house = House::serving(&[0]);
+        let worker = house.worker(0).unwrap();
+        beat(&mut house, 10, still);
+        assert_eq!(house.killed(), []);
+        beat(&mut house, 1, |_| still(10));
+        let abort = Action::Kill { process: worker, signal: Signal::SIGABRT, why: "it stands still" };
+        assert_eq!(house.said, [abort]);
+        house.pass_to_timer();
+        assert_eq!(house.killed(), [worker, worker], "a second later");
+        assert_eq!(house.supervisor.poll_timeout(), None, "once");
+    }
+}
+
+#[test]
+fn a_worker_that_turns_is_starved_or_slept_with_the_machine_is_left_alone() {
+    type Alive = fn(u64) -> watchdog::Pulse;
+    let turns: Alive = |n| watchdog::Pulse { turns: n, run_ns: 0, delay_ns: 0, runnable: false };
+    // Never had a CPU: the kernel adds the delay once the wait is over.
+    let starved: Alive = |_| watchdog::Pulse { turns: 7, run_ns: 0, delay_ns: 0, runnable: true };
+    // Had one now and then, between two looks.
+    let squeezed: Alive =
+        |n| watchdog::Pulse { turns: 7, run_ns: n * 1000, delay_ns: n * SECOND / 2, runnable: n % 2 == 0 };
+    for alive in [turns, starved, squeezed] {
+        let mut house = House::serving(&[0]);
+        beat(&mut house, 100, alive);
+        assert_eq!(house.killed(), []);
+    }
+    let mut house = House::serving(&[0]);
+    let still = |_| watchdog::Pulse { turns: 7, run_ns: 0, delay_ns: 0, runnable: false };
+    for _ in 0..10 {
+        beat(&mut house, 8, still);
+        house.handle(Event::TimeSkipped);
+    }
+    assert_eq!(house.killed(), []);
+}
+
+#[test]
+fn nobody_is_watched_who_starts_or_drains_or_where_it_is_turned_off() {
+    let still = |_| watchdog::Pulse { turns: 7, run_ns: 0, delay_ns: 0, runnable: false };
+    let mut house = House::serving(&[0]);
+    house.kill_worker(0);
+    beat(&mut house, 15, still);
+    assert_eq!(house.killed(), []);
+    let mut house = House::serving(&[0]);
+    house.supervisor.set_times(Times { watchdog: Duration::ZERO, ..TIMES });
+    beat(&mut house, 100, still);
+    assert_eq!(house.killed(), []);
 }
 
 #[test]
@@ -521,7 +797,12 @@ enum Step {
     Pass(u64),
     Timer,
     Plan,
+    Load(bool),
     Reload,
+    Replace(usize),
+    ReplaceLogger,
+    Upgrade,
+    Pulse(usize, bool),
     Drain,
     Stop,
 }
@@ -533,7 +814,12 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (1u64..20 * SECOND).prop_map(Step::Pass),
         8 => Just(Step::Timer),
         1 => Just(Step::Plan),
+        1 => any::<bool>().prop_map(Step::Load),
         1 => Just(Step::Reload),
+        3 => (0usize..8).prop_map(Step::Replace),
+        1 => Just(Step::ReplaceLogger),
+        1 => Just(Step::Upgrade),
+        4 => (0usize..8, any::<bool>()).prop_map(|(nth, still)| Step::Pulse(nth, still)),
         // Rare, or every run would be over soon.
         1 => (0u8..8).prop_map(|n| match n { 0 => Step::Drain, 1 => Step::Stop, _ => Step::Timer }),
     ]
@@ -547,11 +833,12 @@ fn take(house: &mut House, step: &Step) {
             house.end(process, Some(1));
         }
         Step::Ready(nth) => {
-            let starting: Vec<usize> = (0..house.pools.len())
-                .filter(|slot| house.worker(*slot).is_some_and(|process| !house.ready.contains(&process)))
+            let starting: Vec<Process> = (0..house.pools.len())
+                .flat_map(|slot| house.workers(slot))
+                .filter(|process| !house.ready.contains(process) && !house.handed_over.contains(process))
                 .collect();
             if !starting.is_empty() {
-                house.make_ready(starting[nth % starting.len()]);
+                house.be_ready(starting[nth % starting.len()]);
             }
         }
         Step::Pass(duration_ns) => house.pass(*duration_ns),
@@ -560,10 +847,22 @@ fn take(house: &mut House, step: &Step) {
         }
         // Only a living loader hands over a plan.
         Step::Plan if house.loader().is_some() => house.handle(Event::Plan),
+        Step::Load(begun) if house.loader().is_some() => {
+            house.handle(if *begun { Event::LoadBegun } else { Event::LoadEnded });
+        }
         Step::Reload => house.handle(Event::Reload),
+        Step::Replace(nth) => house.handle(Event::Replace { slot: nth % house.pools.len() }),
+        Step::ReplaceLogger => house.handle(Event::ReplaceLogger),
+        Step::Upgrade => house.handle(Event::Upgrade),
+        Step::Pulse(nth, still) => {
+            let process = *house.alive.keys().nth(nth % house.alive.len().max(1)).unwrap_or(&Process(0));
+            let turns = if *still { 7 } else { house.now_ns };
+            let pulse = watchdog::Pulse { turns, run_ns: 0, delay_ns: 0, runnable: false };
+            house.handle(Event::Pulse(process, pulse));
+        }
         Step::Drain => house.handle(Event::Drain),
         Step::Stop => house.handle(Event::Stop),
-        Step::Kill(_) | Step::Plan => {}
+        Step::Kill(_) | Step::Plan | Step::Load(_) => {}
     }
 }
 
