@@ -16,7 +16,7 @@ use splitd::metrics::{self, Table};
 use splitd::sys::channel::Channel;
 use splitd::sys::region::{self, Region};
 use splitd::sys::uring::Ring;
-use splitd::worker::{self, Io, Listener, Order, PoolOptions, Report, Rings, Setup};
+use splitd::worker::{self, Io, Listener, Order, PoolOptions, Report, Rings, Setup, Speaks};
 
 thread_local! {
     static WATCHED: Cell<bool> = const { Cell::new(false) };
@@ -101,7 +101,12 @@ fn start(io: Io, strict: bool) -> Running {
             orphan_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(30),
         },
-        listeners: vec![Listener { fd: listener.into(), slot: 0, address: "test".to_owned() }],
+        listeners: vec![Listener {
+            fd: listener.into(),
+            slot: 0,
+            address: "test".to_owned(),
+            speaks: Speaks::Http,
+        }],
         plan: region::seal(image.bytes()).unwrap(),
         rings: Some(Rings { paths, identities: [0, 1].map(identity) }),
         metrics,

@@ -66,11 +66,13 @@ fn lines(settings: &Settings, number: usize, worker_count: usize, name: &str, ho
             Listen::Tcp(address) => reached(address, host).to_string(),
             Listen::Unix(path) => format!("unix@{}", path.display()),
         });
-    // A connection for each that the worker holds would be too many for one proxy;
-    // what waits beyond waits in the proxy's queue, which a restart does not lose.
+    let agent = settings.agent_check.listen.map_or(String::new(), |address| {
+        let address = reached(address, host);
+        format!(" agent-check agent-addr {} agent-port {}", address.ip(), address.port())
+    });
     addresses
         .enumerate()
-        .map(|(index, address)| format!("    server {name}-{index} {address} proto h1 check"))
+        .map(|(index, address)| format!("    server {name}-{index} {address} proto h1 check{agent}"))
         .collect()
 }
 
@@ -93,6 +95,10 @@ mod tests {
     fn there_is_a_line_for_each_address_that_a_proxy_can_choose() {
         let table: &[(&str, &[&str])] = &[
             ("listen = \"127.0.0.1:8080\"", &["assign-0 127.0.0.1:8080 "]),
+            (
+                "listen = \"127.0.0.1:8080\"\n[agent_check]\nlisten = \"[::]:9081\"",
+                &["assign-0 127.0.0.1:8080 proto h1 check agent-check agent-addr 10.1.2.3 agent-port 9081"],
+            ),
             (
                 "listen = \"0.0.0.0:8080\"\nports = \"per_worker\"",
                 &["assign-0 10.1.2.3:8080 ", "assign-1 10.1.2.3:8081 "],

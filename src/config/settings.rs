@@ -189,6 +189,13 @@ pub struct SinkSettings {
     pub file_age_max: Duration,
 }
 
+/// `[agent_check]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[allow(missing_docs, reason = "the table of settings says what each means")]
+pub struct AgentCheckSettings {
+    pub listen: Option<SocketAddr>,
+}
+
 /// All settings of an instance.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[allow(missing_docs, reason = "the table of settings says what each means")]
@@ -202,6 +209,7 @@ pub struct Settings {
     pub pools: Vec<Pool>,
     pub logger: LoggerSettings,
     pub sink: SinkSettings,
+    pub agent_check: AgentCheckSettings,
 }
 
 /// The pools there are where the file names none, and what a pool of one of these
@@ -268,7 +276,7 @@ pub fn load(sources: &Sources<'_>) -> Result<Settings, Vec<Fault>> {
 /// What a setting is, for lists that people read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Described {
-    /// Where it stands: nothing (the top), `pool`, `logger`, `sink`.
+    /// Where it stands: nothing (the top), `pool`, `logger`, `sink`, `agent_check`.
     pub section: &'static str,
     /// Its name there.
     pub name: &'static str,
@@ -287,6 +295,7 @@ pub fn described() -> impl Iterator<Item = Described> {
         .chain(rows("pool", table::POOL))
         .chain(rows("logger", table::LOGGER))
         .chain(rows("sink", table::SINK))
+        .chain(rows("agent_check", table::AGENT_CHECK))
 }
 
 // ── Defaults ───────────────────────────────────────────────────────────────
@@ -319,6 +328,7 @@ fn defaults() -> Settings {
     take_default(&mut settings, table::TOP);
     take_default(&mut settings.logger, table::LOGGER);
     take_default(&mut settings.sink, table::SINK);
+    take_default(&mut settings.agent_check, table::AGENT_CHECK);
     settings.pools = POOLS.iter().map(|(name, _)| default_pool(name)).collect();
     settings
 }
@@ -394,9 +404,12 @@ fn take_file(settings: &mut Settings, file: &toml::Table, faults: &mut Vec<Fault
             ("sink", toml::Value::Table(table)) => {
                 take_table(&mut settings.sink, table::SINK, "sink.", table, faults);
             }
-            ("logger" | "sink", _) => faults.push(misplaced(&format!("`[{name}]`"))),
+            ("agent_check", toml::Value::Table(table)) => {
+                take_table(&mut settings.agent_check, table::AGENT_CHECK, "agent_check.", table, faults);
+            }
+            ("logger" | "sink" | "agent_check", _) => faults.push(misplaced(&format!("`[{name}]`"))),
             (_, toml::Value::Table(_) | toml::Value::Array(_)) => {
-                let sections = ["pool", "logger", "sink"];
+                let sections = ["pool", "logger", "sink", "agent_check"];
                 faults.push(Fault {
                     pointer: name.clone(),
                     message: unknown("section", name, sections.into_iter()),
@@ -457,6 +470,7 @@ fn take_dotted(settings: &mut Settings, name: &str, value: &Value) -> Result<(),
         }),
         ["logger", name] => take(&mut settings.logger, table::LOGGER, name, value),
         ["sink", name] => take(&mut settings.sink, table::SINK, name, value),
+        ["agent_check", name] => take(&mut settings.agent_check, table::AGENT_CHECK, name, value),
         ["pool", pool, name] => match settings.pools.iter().position(|known| known.name == pool) {
             Some(_) if name == "name" => Err("a pool gets its name in the file".to_owned()),
             Some(index) => take(&mut settings.pools[index], table::POOL, name, value),

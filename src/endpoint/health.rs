@@ -3,7 +3,7 @@
 
 use crate::clock::Now;
 use crate::http::{Answer, ContentType, Status};
-use crate::metrics::{Family, MASTER_BLOCK, Table, instance_state};
+use crate::metrics::{Block, Family, MASTER_BLOCK, Table, instance_state};
 
 /// `/livez`: whoever answers, lives.
 pub(super) fn live(answer: Answer<'_>) {
@@ -34,6 +34,16 @@ pub(super) fn ready(table: Table<'_>, now: Now, answer: Answer<'_>) {
         instance_state::READY => status(answer, "ready"),
         instance_state::DRAINING => answer.problem(Status::ServiceUnavailable, "draining"),
         _ => answer.problem(Status::ServiceUnavailable, "starting: not every pool accepts yet"),
+    }
+}
+
+/// The line for HAProxy's agent-check ("Agent check protocol" of its manual): for
+/// all but a ready instance no new requests, those under way end well.
+#[must_use]
+pub fn agent_line(master: Block<'_>) -> &'static str {
+    match master.get(Family::InstanceState, 0) {
+        instance_state::READY => "up ready 100%\n",
+        _ => "drain\n",
     }
 }
 

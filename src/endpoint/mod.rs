@@ -9,6 +9,7 @@ mod assign;
 mod explain;
 mod form;
 mod health;
+pub use health::agent_line;
 
 use crate::clock::Now;
 use crate::engine::assignment::{Decision, ExperimentIndex};

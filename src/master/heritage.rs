@@ -138,6 +138,10 @@ impl Heritage {
             let count = places.iter().filter(|place| place.pool == number).count();
             bound.push(listen::bind(pool, count, takeover)?);
         }
+        if let Some(address) = settings.agent_check.listen {
+            let pool = agent_pool(&settings.pools);
+            bound[pool].push(listen::bind_agent(&settings.pools[pool], address, takeover)?);
+        }
         let (metrics_file, metrics) = make_metrics(&directories.runtime_dir, places.len())?;
         let instance = getrandom::u64()
             .map_err(|error| HeritageFault::System { what: "random bytes", reason: error.to_string() })?;
@@ -267,6 +271,7 @@ impl Heritage {
                     fd: bound.fd.try_clone()?,
                     slot: first + bound.index,
                     address: bound.address.clone(),
+                    speaks: bound.speaks,
                 })
             })
             .collect::<io::Result<Vec<Listener>>>()?;
@@ -425,6 +430,14 @@ impl WorkerEstate {
             channel,
         })
     }
+}
+
+/// Whose first worker answers HAProxy's agent: the last pool that speaks of the
+/// instance's health, `admin` unless the file says otherwise. A worker takes a
+/// connection, writes its line and closes, in one turn of its loop; a process
+/// for that alone would be one more to watch, and the master does no I/O.
+fn agent_pool(pools: &[Pool]) -> usize {
+    pools.iter().rposition(|pool| pool.routes.contains(&Route::Health)).unwrap_or(pools.len() - 1)
 }
 
 /// The routes of a pool that this build answers.

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use crate::config::settings::{Listen, Pool, Ports};
 use crate::sys::socket::{self, Takeover, TcpOptions};
+use crate::worker::Speaks;
 
 /// One socket, for one worker.
 #[derive(Debug)]
@@ -22,14 +23,16 @@ pub struct Bound {
     pub address: String,
     /// Its file, where it has one.
     pub path: Option<PathBuf>,
+    /// What is spoken there.
+    pub speaks: Speaks,
 }
 
 /// An address that can't be had.
 #[derive(Debug, thiserror::Error)]
-#[error("pool `{pool}` can't listen on {address}: {reason}")]
+#[error("{who} can't listen on {address}: {reason}")]
 pub struct ListenFault {
-    /// The pool.
-    pub pool: String,
+    /// For whom: ``pool `assign` ``.
+    pub who: String,
     /// The address.
     pub address: String,
     /// The system's word, and what would be right.
@@ -48,13 +51,30 @@ pub fn bind(pool: &Pool, worker_count: usize, takeover: Takeover) -> Result<Vec<
         let mut shared = None;
         for index in 0..worker_count {
             let made = bind_one(pool, listen, index, shared, takeover);
-            let one =
-                made.map_err(|(address, reason)| ListenFault { pool: pool.name.clone(), address, reason })?;
+            let one = made.map_err(|(address, reason)| ListenFault {
+                who: format!("pool `{}`", pool.name),
+                address,
+                reason,
+            })?;
             shared = shared.or(one.tcp.filter(|_| pool.ports == Ports::Shared));
             bound.push(one.bound);
         }
     }
     Ok(bound)
+}
+
+/// Binds the socket where HAProxy's agent-check asks. It is one of `pool`'s, whose
+/// first worker answers there.
+///
+/// # Errors
+/// If the address can't be had.
+pub fn bind_agent(pool: &Pool, address: SocketAddr, takeover: Takeover) -> Result<Bound, ListenFault> {
+    let (fd, bound) = bind_tcp(pool, address, None, takeover).map_err(|error| ListenFault {
+        who: "agent_check".to_owned(),
+        address: address.to_string(),
+        reason: explain(&error, "agent_check"),
+    })?;
+    Ok(Bound { fd, index: 0, address: bound.to_string(), path: None, speaks: Speaks::Agent })
 }
 
 /// One socket, and its address where it is TCP.
@@ -73,15 +93,24 @@ fn bind_one(
 ) -> Result<One, (String, String)> {
     let own = pool.worker_listen(listen, index).map_err(|fault| (listen.to_string(), fault.message))?;
     let made = match &own {
-        Listen::Unix(path) => socket::listen_unix(path, pool.socket_mode, pool.backlog, takeover).map(|fd| {
-            One { bound: Bound { fd, index, address: own.to_string(), path: Some(path.clone()) }, tcp: None }
-        }),
+        Listen::Unix(path) => {
+            socket::listen_unix(path, pool.socket_mode, pool.backlog, takeover).map(|fd| One {
+                bound: Bound {
+                    fd,
+                    index,
+                    address: own.to_string(),
+                    path: Some(path.clone()),
+                    speaks: Speaks::Http,
+                },
+                tcp: None,
+            })
+        }
         Listen::Tcp(address) => bind_tcp(pool, *address, shared, takeover).map(|(fd, address)| One {
-            bound: Bound { fd, index, address: address.to_string(), path: None },
+            bound: Bound { fd, index, address: address.to_string(), path: None, speaks: Speaks::Http },
             tcp: Some(address),
         }),
     };
-    made.map_err(|error| (own.to_string(), explain(&error, &pool.name)))
+    made.map_err(|error| (own.to_string(), explain(&error, &format!("pool.{}", pool.name))))
 }
 
 fn bind_tcp(
@@ -109,11 +138,11 @@ fn bind_tcp(
     Ok((fd, address))
 }
 
-fn explain(error: &io::Error, pool: &str) -> String {
+fn explain(error: &io::Error, section: &str) -> String {
     let advice = match error.kind() {
         io::ErrorKind::AddrInUse => {
             format!(
-                "; another instance, or another program, is there. `--set pool.{pool}.listen=…` gives it another"
+                "; another instance, or another program, is there. `--set {section}.listen=…` gives it another"
             )
         }
         io::ErrorKind::PermissionDenied => {

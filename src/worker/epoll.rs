@@ -23,7 +23,7 @@ use crate::clock::{self, Now};
 use crate::endpoint::App;
 use crate::http::{Connection, Output};
 use crate::limits::READ_BUFFER_SIZE;
-use crate::metrics::{Block, Family};
+use crate::metrics::{Block, Family, Table};
 use crate::sys::socket;
 
 use super::connections::Key;
@@ -88,9 +88,10 @@ impl<'r> Backend<'r> {
         options: &PoolOptions,
         listeners: Vec<Listener>,
         control: Control,
+        table: Table<'r>,
         block: Block<'r>,
     ) -> io::Result<Backend<'r>> {
-        let hall: Hall<'r, Open> = Hall::new(options, listeners, control, block)?;
+        let hall: Hall<'r, Open> = Hall::new(options, listeners, control, table, block)?;
         let count_max = hall.connections.count_max();
         let mut backend = Backend {
             hall,

@@ -14,8 +14,9 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use crate::clock::Now;
+use crate::endpoint::agent_line;
 use crate::http::{Connection, Workspace};
-use crate::metrics::{Block, Family, State};
+use crate::metrics::{Block, Family, MASTER_BLOCK, State, Table};
 use crate::sys::socket;
 
 use super::connections::{Connections, Key};
@@ -24,7 +25,7 @@ use super::policy::{
     ACCEPTS_A_TURN, Drain, Reason, STARVED_RETRY, TURN_MAX, connection_count_max, timer_durations,
 };
 use super::timers::{Class, Timers};
-use super::{Listener, Outcome, PoolOptions};
+use super::{Listener, Outcome, PoolOptions, Speaks};
 
 /// A listening socket, and whether it is served here.
 pub struct Gate {
@@ -54,6 +55,8 @@ pub struct Hall<'r, O> {
     pub workspace: Workspace,
     /// Counts.
     pub block: Block<'r>,
+    /// The master's, which has the instance's state.
+    master: Block<'r>,
     /// The master's orders.
     pub control: Control,
     /// The channel may hold more orders than were taken.
@@ -74,6 +77,7 @@ impl<'r, O: Guest> Hall<'r, O> {
         options: &PoolOptions,
         listeners: Vec<Listener>,
         control: Control,
+        table: Table<'r>,
         block: Block<'r>,
     ) -> io::Result<Hall<'r, O>> {
         let count_max = connection_count_max(options, listeners.len())?;
@@ -84,6 +88,7 @@ impl<'r, O: Guest> Hall<'r, O> {
             timers: Timers::new(count_max, timer_durations(&options.limits)),
             workspace: Workspace::new(options.limits, options.answer_size_max()),
             block,
+            master: table.block(MASTER_BLOCK),
             control,
             ordered: true,
             drain: None,
@@ -100,6 +105,7 @@ impl<'r, O: Guest> Hall<'r, O> {
             return Duration::ZERO;
         }
         let most = if self.starved { STARVED_RETRY } else { TURN_MAX };
+        let most = self.drain.as_ref().map_or(most, |drain| drain.wait(now_ns).min(most));
         self.timers.next(now_ns).map_or(most, |next| next.min(most))
     }
 
@@ -188,7 +194,7 @@ pub trait Porter<'r> {
                     if full {
                         self.evict(&[Class::Linger, Class::Idle]);
                     }
-                    self.welcome(socket, now);
+                    self.welcome(socket, index, now);
                 }
                 Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => gate.ready = false,
                 // The peer gave up while it was queued (accept(2)).
@@ -208,8 +214,13 @@ pub trait Porter<'r> {
     }
 
     /// A connection that was accepted enters.
-    fn welcome(&mut self, socket: OwnedFd, now: Now) {
+    fn welcome(&mut self, socket: OwnedFd, gate: usize, now: Now) {
         let hall = self.hall();
+        if hall.gates[gate].listener.speaks == Speaks::Agent {
+            // A line that a fresh socket always takes, and that is all there is to say.
+            let _ = socket::send(&socket, agent_line(hall.master).as_bytes());
+            return;
+        }
         let mut connection = Connection::new();
         if hall.drain.is_some() {
             connection.handle_drain();
@@ -279,10 +290,13 @@ pub trait Porter<'r> {
         let Some(drain) = &mut self.hall().drain else { return false };
         let (late, over) = (drain.is_late(now), drain.idle_is_over(now));
         let shut = drain.shut || over;
+        let grace_ns = if late { 0 } else { drain.grace().as_nanos() as u64 };
         let shuts = std::mem::replace(&mut drain.shut, shut) != shut;
         if over {
             let idle = |hall: &mut Hall<'r, Self::Open>| {
-                hall.timers.oldest(Class::Idle).and_then(|index| hall.connections.key(index))
+                let oldest = hall.timers.oldest(Class::Idle);
+                let oldest = oldest.filter(|index| hall.timers.age_ns(*index, now) >= grace_ns);
+                oldest.and_then(|index| hall.connections.key(index))
             };
             while let Some(key) = idle(self.hall()) {
                 self.close(key, Reason::Drained, now);
@@ -305,7 +319,7 @@ pub trait Porter<'r> {
         for index in 0..self.hall().gates.len() {
             while self.hall().gates[index].served && self.hall().connections.has_room() {
                 match socket::accept4(&self.hall().gates[index].listener.fd) {
-                    Ok(socket) => self.welcome(socket, now),
+                    Ok(socket) => self.welcome(socket, index, now),
                     Err(_) => break,
                 }
             }

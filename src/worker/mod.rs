@@ -76,6 +76,17 @@ pub struct Listener {
     pub slot: usize,
     /// Said in logs: `127.0.0.1:8080`.
     pub address: String,
+    /// What is spoken there.
+    pub speaks: Speaks,
+}
+
+/// What is spoken on a listening socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speaks {
+    /// HTTP.
+    Http,
+    /// Every connection gets the agent-check's line and is closed.
+    Agent,
 }
 
 /// Which backend serves the sockets.
@@ -236,7 +247,7 @@ fn serve(setup: Setup) -> Result<(), Fault> {
     let now = clock::now();
     block.born(std::process::id(), now.unix_us, now.mono_ns);
     let mut desk = Desk::new(options.app, options.routes.clone(), writer, table, block);
-    let mut backend = Backend::new(&options, listeners, Control::new(channel, &options), block)?;
+    let mut backend = Backend::new(&options, listeners, Control::new(channel, &options), table, block)?;
     let mut region = Region::map_sealed(&plan).map_err(Fault::Map)?;
     drop(plan);
     Plan::open(region.bytes())?;
@@ -265,6 +276,7 @@ impl<'r> Backend<'r> {
         options: &PoolOptions,
         listeners: Vec<Listener>,
         control: Control,
+        table: Table<'r>,
         block: Block<'r>,
     ) -> Result<Backend<'r>, Fault> {
         let (ring, reason) = match options.io {
@@ -285,10 +297,10 @@ impl<'r> Backend<'r> {
             (None, Some(reason)) => log::info!("event=io pool={pool} backend=epoll reason=\"{reason}\""),
         }
         Ok(match ring {
-            Some(ring) => {
-                Backend::Uring(Box::new(uring::Backend::new(ring, options, listeners, control, block)?))
-            }
-            None => Backend::Epoll(Box::new(epoll::Backend::new(options, listeners, control, block)?)),
+            Some(ring) => Backend::Uring(Box::new(uring::Backend::new(
+                ring, options, listeners, control, table, block,
+            )?)),
+            None => Backend::Epoll(Box::new(epoll::Backend::new(options, listeners, control, table, block)?)),
         })
     }
 

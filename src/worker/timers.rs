@@ -138,6 +138,16 @@ impl Timers {
         (front != NONE).then_some(front)
     }
 
+    /// For how long the timer of `slot` has run, in nanoseconds.
+    #[must_use]
+    pub fn age_ns(&self, slot: u32, now: Now) -> u64 {
+        let Some(&Link { class: Some(class), deadline_ns, .. }) = self.links.get(slot as usize) else {
+            return 0;
+        };
+        let armed_ns = deadline_ns.saturating_sub(self.lists[class as usize].duration_ns);
+        now.mono_ns.saturating_sub(armed_ns)
+    }
+
     /// A slot whose time is over, and its class; its timer is stopped.
     pub fn expire(&mut self, now: Now) -> Option<(u32, Class)> {
         let due = self

@@ -26,7 +26,7 @@ use crate::clock::{self, Now};
 use crate::endpoint::App;
 use crate::http::{Connection, Output};
 use crate::limits;
-use crate::metrics::{Block, Family};
+use crate::metrics::{Block, Family, Table};
 use crate::sys::socket;
 use crate::sys::uring::{Completion, Picked, Received, Ring, Sizes, SlotIndex};
 
@@ -127,9 +127,10 @@ impl<'r> Backend<'r> {
         options: &PoolOptions,
         listeners: Vec<Listener>,
         control: Control,
+        table: Table<'r>,
         block: Block<'r>,
     ) -> io::Result<Backend<'r>> {
-        let hall: Hall<'r, Open> = Hall::new(options, listeners, control, block)?;
+        let hall: Hall<'r, Open> = Hall::new(options, listeners, control, table, block)?;
         let mut backend = Backend {
             held: (0..ring.buffers_free()).map(|_| None).collect(),
             ring,

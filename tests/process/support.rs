@@ -95,7 +95,7 @@ impl Plan {
         fs::copy(&self.experiments, &experiments).unwrap();
         let mut daemon = Daemon {
             master: None,
-            ports: [free_ports(self.workers as u16), free_ports(1), free_ports(1)],
+            ports: [free_ports(self.workers as u16), free_ports(1), free_ports(1), free_ports(1)],
             directory,
             plan: self,
             expected: Vec::new(),
@@ -109,7 +109,7 @@ impl Plan {
 /// A running splitd with the pools assign, bulk and admin.
 pub struct Daemon {
     master: Option<Child>,
-    ports: [u16; 3],
+    ports: [u16; 4],
     pub directory: tempfile::TempDir,
     plan: Plan,
     expected: Vec<&'static str>,
@@ -123,13 +123,23 @@ impl Daemon {
         let path = self.directory.path();
         command.env_clear().env("PATH", "/usr/bin:/bin").current_dir(path);
         command.arg("serve").arg("--experiments").arg(path.join("experiments.json"));
-        let [assign, bulk, admin] = self.ports;
+        for set in self.sets() {
+            command.arg("--set").arg(set);
+        }
+        command
+    }
+
+    /// Its settings, as `--set` takes them.
+    pub fn sets(&self) -> Vec<String> {
+        let path = self.directory.path();
+        let [assign, bulk, admin, agent] = self.ports;
         let mut sets = vec![
             format!("state_dir={}", path.join("state").display()),
             format!("runtime_dir={}", path.join("run").display()),
             format!("pool.assign.listen=127.0.0.1:{assign}"),
             format!("pool.bulk.listen=127.0.0.1:{bulk}"),
             format!("pool.admin.listen=127.0.0.1:{admin}"),
+            format!("agent_check.listen=127.0.0.1:{agent}"),
             format!("pool.assign.workers={}", self.plan.workers),
             "logger.ring_size=4MiB".to_owned(),
             "drain_idle=100ms".to_owned(),
@@ -138,10 +148,7 @@ impl Daemon {
             sets.push(format!("pool.{pool}.io={}", self.plan.io));
         }
         sets.extend(self.plan.sets.iter().cloned());
-        for set in sets {
-            command.arg("--set").arg(set);
-        }
-        command
+        sets
     }
 
     /// Starts it (again, over what an earlier one left) and waits until it is ready.
@@ -173,6 +180,10 @@ impl Daemon {
 
     pub fn admin(&self) -> u16 {
         self.ports[2]
+    }
+
+    pub fn agent(&self) -> u16 {
+        self.ports[3]
     }
 
     pub fn state_dir(&self) -> PathBuf {

@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::value::{Cpus, Listen, Value};
-use super::{Io, LoggerSettings, Pool, Ports, Route, Settings, SinkKind, SinkSettings};
+use super::{AgentCheckSettings, Io, LoggerSettings, Pool, Ports, Route, Settings, SinkKind, SinkSettings};
 use crate::limits;
 
 /// One row.
@@ -345,3 +345,20 @@ pub(super) const SINK: &[Row<SinkSettings>] = &[
         Ok(())
     }),
 ];
+
+/// Settings of `[agent_check]`.
+pub(super) const AGENT_CHECK: &[Row<AgentCheckSettings>] = &[row(
+    "listen",
+    "",
+    "HAProxy's agent-check: a TCP address where every connection gets one line, `up ready 100%` or `drain`.",
+    |to, value| {
+        let text = value.text()?;
+        to.listen = match text {
+            "" => None,
+            _ => Some(text.parse().map_err(|_| {
+                format!("`{text}` is no address; `127.0.0.1:9081` or `[::1]:9081` would be right")
+            })?),
+        };
+        Ok(())
+    },
+)];

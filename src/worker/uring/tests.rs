@@ -85,10 +85,15 @@ fn serve(sizes: Sizes, limits: Limits, listener: TcpListener, channel: Channel) 
         drain_timeout: Duration::from_secs(30),
     };
     let mut desk = Desk::new(app, routes, None, table, block);
-    let listeners = vec![Listener { fd: listener.into(), slot: 0, address: "test".to_owned() }];
+    let listeners = vec![Listener {
+        fd: listener.into(),
+        slot: 0,
+        address: "test".to_owned(),
+        speaks: crate::worker::Speaks::Http,
+    }];
     let ring = Ring::new(sizes).unwrap();
     let control = Control::new(channel, &options);
-    let mut backend = Backend::new(ring, &options, listeners, control, block).unwrap();
+    let mut backend = Backend::new(ring, &options, listeners, control, table, block).unwrap();
     let outcome = backend.serve(&mut App::new(&plan, &mut desk)).unwrap();
     assert!(matches!(outcome, Outcome::Leave));
     let closed = |reason: Reason| block.get(Family::ConnectionsClosed, reason as usize);

@@ -1,0 +1,9 @@
+//! splitd in the hands of an operator: behind the real HAProxy and under the real
+//! systemd, restarted, reloaded and killed under load.
+
+mod generator;
+mod haproxy;
+mod proxy;
+#[allow(dead_code, unused_imports, reason = "tests/process uses the rest")]
+#[path = "../process/support.rs"]
+mod support;
