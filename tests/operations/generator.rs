@@ -37,6 +37,8 @@ pub struct Outcome {
     pub unanswered: u64,
     /// Connections that the server ended when nothing was under way.
     pub ended_idle: u64,
+    /// Connections that nobody let in.
+    pub turned_away: u64,
     /// From when a request was due to its answer.
     pub latency: Latency,
 }
@@ -50,6 +52,9 @@ impl Outcome {
 impl std::fmt::Display for Outcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} sent, {} answered, {} unanswered", self.sent, self.answered, self.unanswered)?;
+        if self.turned_away > 0 {
+            write!(f, ", {} times turned away", self.turned_away)?;
+        }
         for (status, count) in &self.refused {
             write!(f, ", {count} answered {status}")?;
         }
@@ -210,6 +215,7 @@ impl Bench {
                     self.idle.push_back(lane);
                 }
                 Err(_) => {
+                    self.outcome.turned_away += 1;
                     self.ended.push_front(lane);
                     *retry = now + Duration::from_millis(5);
                     return;

@@ -1,6 +1,7 @@
 //! splitd in the hands of an operator: behind the real HAProxy and under the real
 //! systemd, restarted, reloaded and killed under load.
 
+mod booted;
 mod generator;
 mod haproxy;
 mod proxy;
