@@ -41,5 +41,6 @@ pub mod loader;
 pub mod logger;
 pub mod master;
 pub mod metrics;
+pub mod status;
 pub mod sys;
 pub mod worker;

@@ -49,8 +49,9 @@ pub const SEGMENT_LEAF_COUNT_MAX: usize = 1 << 20;
 pub const ANSWER_SIZE_MAX: usize = 1024 * 1024;
 /// The same for an exposure, and so for one record of a ring.
 pub const EXPOSURE_SIZE_MAX: usize = 512 * 1024;
-/// The largest explanation given; of one experiment it is far smaller.
-pub const EXPLANATION_SIZE_MAX: usize = 16 * 1024 * 1024;
+/// The largest answer made for people: an explanation (of one experiment it is far
+/// smaller), a status.
+pub const REPORT_SIZE_MAX: usize = 16 * 1024 * 1024;
 
 // ── One worker ─────────────────────────────────────────────────────────────
 
@@ -64,8 +65,8 @@ pub const CARRY_COUNT: usize = 1024;
 /// Connections whose output the socket did not take at once; beyond it, the
 /// oldest holder is closed.
 pub const PENDING_OUTPUT_COUNT: usize = 256;
-/// The same where answers are as large as explanations: as much memory in all.
-pub const PENDING_EXPLANATION_COUNT: usize = PENDING_OUTPUT_COUNT * ANSWER_SIZE_MAX / EXPLANATION_SIZE_MAX;
+/// The same where answers are as large as reports: as much memory in all.
+pub const PENDING_REPORT_COUNT: usize = PENDING_OUTPUT_COUNT * ANSWER_SIZE_MAX / REPORT_SIZE_MAX;
 
 // ── Exposures ──────────────────────────────────────────────────────────────
 

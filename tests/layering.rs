@@ -40,6 +40,7 @@ const ROOMS_OF_CRATES: &[(&str, &[&str])] = &[
     ("crossbeam_channel", &["logger/"]),
     ("prost", &["exposure/", "cli/events.rs", "logger/"]),
     ("sd_notify", &["master/"]),
+    ("ratatui", &["cli/top/"]),
 ];
 
 fn sources() -> BTreeMap<PathBuf, String> {

@@ -109,6 +109,7 @@ fn start(io: Io, strict: bool) -> Running {
         }],
         plan: region::seal(image.bytes()).unwrap(),
         rings: Some(Rings { paths, identities: [0, 1].map(identity) }),
+        shown_rings: Vec::new(),
         metrics,
         which: 0,
         channel,

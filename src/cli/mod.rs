@@ -19,10 +19,13 @@ mod events;
 mod explain;
 mod export;
 mod haproxy_servers;
+mod instance;
 mod logging;
 mod order;
 mod serve;
 mod settings;
+mod status;
+mod top;
 
 /// splitd: in which A/B experiments is this user, and in which group of each?
 #[derive(Debug, Parser)]
@@ -58,6 +61,10 @@ enum Printing {
     Reload(order::ReloadArguments),
     /// Have a running instance finish what it has, and leave
     Drain(order::DrainArguments),
+    /// Say how the instance is, from its shared memory: also of one that is stuck or dead
+    Status(status::Arguments),
+    /// Watch the instance live, from its shared memory
+    Top(top::Arguments),
 }
 
 fn run(command: &Printing, out: &mut dyn Write) -> Result<Exit, Failure> {
@@ -69,6 +76,8 @@ fn run(command: &Printing, out: &mut dyn Write) -> Result<Exit, Failure> {
         Printing::HaproxyServers(arguments) => haproxy_servers::run(arguments, out),
         Printing::Reload(arguments) => order::reload(arguments, out),
         Printing::Drain(arguments) => order::drain(arguments, out),
+        Printing::Status(arguments) => status::run(arguments, out),
+        Printing::Top(arguments) => top::run(arguments, out),
     }
 }
 
@@ -127,6 +136,10 @@ enum Failure {
     Usage(String),
     #[error("{}: {fault}", path.display())]
     Read { path: PathBuf, fault: io::Error },
+    #[error("{}: {fault}; no instance runs there, or `--set runtime_dir=…` names another's directory", path.display())]
+    NoInstance { path: PathBuf, fault: io::Error },
+    #[error("{}: {reason}", path.display())]
+    Foreign { path: PathBuf, reason: String },
     #[error("standard output: {0}")]
     Output(#[from] io::Error),
 }
@@ -135,7 +148,10 @@ impl Failure {
     fn exit(&self) -> Exit {
         match self {
             Failure::Usage(_) => Exit::Usage,
-            Failure::Read { .. } | Failure::Output(_) => Exit::System,
+            Failure::Read { .. }
+            | Failure::NoInstance { .. }
+            | Failure::Foreign { .. }
+            | Failure::Output(_) => Exit::System,
         }
     }
 }

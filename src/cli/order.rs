@@ -3,10 +3,10 @@
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use super::settings::SettingsArguments;
+use super::instance::InstanceArguments;
 use super::{Exit, Failure, counted, say};
 use crate::master::control::{Reply, Request, SOCKET_NAME, Wish};
 
@@ -32,16 +32,6 @@ pub(super) struct DrainArguments {
     wait: bool,
     #[command(flatten)]
     instance: InstanceArguments,
-}
-
-/// Which instance is meant: the one whose settings these are.
-#[derive(Debug, clap::Args)]
-struct InstanceArguments {
-    /// The instance's directory; short for --set runtime_dir=DIRECTORY
-    #[arg(long, value_name = "DIRECTORY")]
-    runtime_dir: Option<PathBuf>,
-    #[command(flatten)]
-    settings: SettingsArguments,
 }
 
 pub(super) fn reload(arguments: &ReloadArguments, out: &mut dyn Write) -> Result<Exit, Failure> {
@@ -86,16 +76,10 @@ pub(super) fn drain(arguments: &DrainArguments, out: &mut dyn Write) -> Result<E
 
 /// Gives an order; the answer, or none if the instance left first.
 fn give(instance: &InstanceArguments, request: Request) -> Result<Result<Option<Reply>, Exit>, Failure> {
-    let runtime_dir = match &instance.runtime_dir {
-        Some(runtime_dir) => runtime_dir.clone(),
-        None => {
-            match instance.settings.load().and_then(|settings| instance.settings.directories(&settings)) {
-                Ok(directories) => directories.runtime_dir,
-                Err(exit) => return Ok(Err(exit)),
-            }
-        }
+    let path = match instance.runtime_dir() {
+        Ok(runtime_dir) => runtime_dir.join(SOCKET_NAME),
+        Err(exit) => return Ok(Err(exit)),
     };
-    let path = runtime_dir.join(SOCKET_NAME);
     match exchange(&path, request) {
         Ok(reply) => Ok(Ok(reply)),
         Err(fault) => {

@@ -222,7 +222,12 @@ const POOLS: &[(&str, &[(&str, &str)])] = &[
     ),
     (
         "admin",
-        &[("listen", "127.0.0.1:9080"), ("workers", "1"), ("nice", "10"), ("routes", "metrics,health")],
+        &[
+            ("listen", "127.0.0.1:9080"),
+            ("workers", "1"),
+            ("nice", "10"),
+            ("routes", "metrics,status,health"),
+        ],
     ),
 ];
 

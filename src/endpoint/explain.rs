@@ -15,7 +15,7 @@ use crate::engine::assignment::ExperimentIndex;
 use crate::engine::catalog::Catalog;
 use crate::engine::reference::{Explained, Request as Plain};
 use crate::http::{Answer, ContentType, FieldFault, Fields, QueryName, Request, Scalar, Status};
-use crate::limits::EXPLANATION_SIZE_MAX;
+use crate::limits::REPORT_SIZE_MAX;
 
 use super::App;
 use super::assign::{Fault, judge_types, scan};
@@ -48,9 +48,9 @@ impl App<'_, '_> {
         let one = experiment.map(|experiment| experiment.0 as usize);
         let explained = Explained::new(catalog, &request, &ignored, one);
         let json = serde_json::to_vec(&explained).expect("texts, numbers and lists");
-        if json.len() > EXPLANATION_SIZE_MAX {
+        if json.len() > REPORT_SIZE_MAX {
             let detail = format!(
-                "the explanation takes {} bytes, of which at most {EXPLANATION_SIZE_MAX} are given; \
+                "the explanation takes {} bytes, of which at most {REPORT_SIZE_MAX} are given; \
                  ask for one experiment, /v1/explain/NAME",
                 json.len()
             );

@@ -9,6 +9,7 @@ mod assign;
 mod explain;
 mod form;
 mod health;
+mod status;
 pub use health::agent_line;
 
 use crate::clock::Now;
@@ -20,9 +21,10 @@ use crate::http::{
     Admission, Answer, BodyMode, ContentType, Head, LinesHead, Media, Method, Out, Refusal, Request, Service,
     Status, percent_decode, query_options,
 };
-use crate::limits::{ANSWER_SIZE_MAX, EXPLANATION_SIZE_MAX, EXPOSURE_SIZE_MAX, HEAD_SIZE_MAX, NAME_SIZE_MAX};
+use crate::limits::{ANSWER_SIZE_MAX, EXPOSURE_SIZE_MAX, HEAD_SIZE_MAX, NAME_SIZE_MAX, REPORT_SIZE_MAX};
 use crate::metrics::pace::Pace;
 use crate::metrics::{self, Block, Family, Table, request_cell};
+use crate::status::snapshot::RingWords;
 
 /// Groups of routes that a pool's `routes` setting names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +39,8 @@ pub enum RouteGroup {
     Health,
     /// `metrics`: GET `/metrics`.
     Metrics,
+    /// `status`: GET `/v1/status`, and the page at `/`.
+    Status,
 }
 
 impl RouteGroup {
@@ -50,7 +54,7 @@ impl RouteGroup {
     #[must_use]
     pub fn answer_size_max(self) -> usize {
         match self {
-            RouteGroup::Explain => EXPLANATION_SIZE_MAX + HEAD_SIZE_MAX,
+            RouteGroup::Explain | RouteGroup::Status => REPORT_SIZE_MAX + HEAD_SIZE_MAX,
             _ => ANSWER_SIZE_MAX,
         }
     }
@@ -83,6 +87,8 @@ const READYZ: u16 = 4;
 const METRICS: u16 = 5;
 const EXPLAIN: u16 = 6;
 const EXPLAIN_EXPERIMENT: u16 = 7;
+const STATUS: u16 = 8;
+const PAGE: u16 = 9;
 
 const GET: &str = "GET, HEAD";
 const POST: &str = "POST";
@@ -98,6 +104,8 @@ const ROUTES: &[Route] = &[
     route(Path::Exact("/metrics"), RouteGroup::Metrics, GET, BodyMode::Whole, Media::Any),
     route(Path::Exact("/v1/explain"), RouteGroup::Explain, BOTH, BodyMode::Whole, Media::Json),
     route(Path::Experiment("/v1/explain/"), RouteGroup::Explain, BOTH, BodyMode::Whole, Media::Json),
+    route(Path::Exact("/v1/status"), RouteGroup::Status, GET, BodyMode::Whole, Media::Any),
+    route(Path::Exact("/"), RouteGroup::Status, GET, BodyMode::Whole, Media::Any),
 ];
 
 const fn route(path: Path, group: RouteGroup, allow: &'static str, body: BodyMode, media: Media) -> Route {
@@ -131,6 +139,7 @@ pub struct Desk<'r> {
     table: Table<'r>,
     block: Block<'r>,
     pace: Pace<'r>,
+    rings: Vec<RingWords<'r>>,
 }
 
 impl<'r> Desk<'r> {
@@ -145,7 +154,13 @@ impl<'r> Desk<'r> {
     ) -> Desk<'r> {
         let size = if ring.is_some() { EXPOSURE_SIZE_MAX } else { 0 };
         let pace = Pace::new(block);
-        Desk { options, groups, ring, record: Vec::with_capacity(size), table, block, pace }
+        let record = Vec::with_capacity(size);
+        Desk { options, groups, ring, record, table, block, pace, rings: Vec::new() }
+    }
+
+    /// The instance's rings, for the route that shows them.
+    pub fn show_rings(&mut self, rings: Vec<RingWords<'r>>) {
+        self.rings = rings;
     }
 
     /// Says to whoever watches the ring that its writer is alive.
@@ -247,6 +262,8 @@ impl Service for App<'_, '_> {
     ) {
         match admission.route {
             ASSIGN => self.assign(request, scratch, now, answer),
+            STATUS => self.status(now, answer),
+            PAGE => status::page(answer),
             EXPLAIN => self.explain(None, request, scratch, answer),
             one @ (EXPERIMENT | EXPLAIN_EXPERIMENT) => {
                 let Path::Experiment(prefix) = ROUTES[usize::from(one)].path else { unreachable!() };
@@ -309,6 +326,7 @@ mod tests {
         let label = |route: &Route| match route.path {
             Path::Experiment("/v1/assign/") => "experiment",
             Path::Experiment(_) => "explain_experiment",
+            Path::Exact("/") => "page",
             Path::Exact(path) => path.rsplit('/').next().unwrap(),
         };
         for (index, route) in ROUTES.iter().enumerate() {

@@ -83,6 +83,8 @@ pub enum ContentType {
     JsonLines,
     /// `text/plain; charset=utf-8`
     Text,
+    /// `text/html; charset=utf-8`
+    Html,
     /// Prometheus' text format, `text/plain; version=0.0.4; charset=utf-8`
     Metrics,
 }
@@ -94,6 +96,7 @@ impl ContentType {
             Self::Problem => "Content-Type: application/problem+json\r\n",
             Self::JsonLines => "Content-Type: application/x-ndjson\r\n",
             Self::Text => "Content-Type: text/plain; charset=utf-8\r\n",
+            Self::Html => "Content-Type: text/html; charset=utf-8\r\n",
             Self::Metrics => "Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n",
         }
     }

@@ -145,6 +145,7 @@ impl Heritage {
         let (metrics_file, metrics) = make_metrics(&directories.runtime_dir, places.len())?;
         let instance = getrandom::u64()
             .map_err(|error| HeritageFault::System { what: "random bytes", reason: error.to_string() })?;
+        Table::attach(metrics.words()).expect("the region that was laid out here").set_instance(instance);
         Ok(Heritage {
             instance,
             directories,
@@ -286,10 +287,25 @@ impl Heritage {
                 paths: self.ring_paths(slot),
                 identities: [0, 1].map(|which| self.ring_identity(slot, which)),
             }),
+            shown_rings: self.shown_rings(slot),
             metrics: Region::of_file(&self.metrics_file)?,
             which,
             keep,
         })
+    }
+
+    /// Slot, which of its two, and file of every ring, for a pool that shows them.
+    fn shown_rings(&self, slot: usize) -> Vec<(usize, usize, PathBuf)> {
+        if !self.pool(slot).routes.contains(&Route::Status) {
+            return Vec::new();
+        }
+        let recording = self.places.iter().enumerate().filter(|(_, place)| place.records);
+        recording
+            .flat_map(|(slot, _)| {
+                let [first, second] = self.ring_paths(slot);
+                [(slot, 0, first), (slot, 1, second)]
+            })
+            .collect()
     }
 
     fn pool_options(&self, slot: usize) -> PoolOptions {
@@ -410,6 +426,7 @@ pub struct WorkerEstate {
     listeners: Vec<Listener>,
     plan: OwnedFd,
     rings: Option<Rings>,
+    shown_rings: Vec<(usize, usize, PathBuf)>,
     metrics: Region,
     which: usize,
     /// The descriptors among it.
@@ -425,6 +442,7 @@ impl WorkerEstate {
             listeners: self.listeners,
             plan: self.plan,
             rings: self.rings,
+            shown_rings: self.shown_rings,
             metrics: self.metrics,
             which: self.which,
             channel,
@@ -440,29 +458,27 @@ fn agent_pool(pools: &[Pool]) -> usize {
     pools.iter().rposition(|pool| pool.routes.contains(&Route::Health)).unwrap_or(pools.len() - 1)
 }
 
-/// The routes of a pool that this build answers.
+/// The routes of a pool, as the endpoints call them.
 fn route_groups(pool: &Pool) -> Vec<RouteGroup> {
-    pool.routes.iter().filter_map(|route| route_group(*route)).collect()
+    pool.routes.iter().map(|route| route_group(*route)).collect()
 }
 
 /// Slots for untaken output, which are as large as the pool's largest answer.
 fn pending_output_count(pool: &Pool) -> usize {
-    match pool.routes.contains(&Route::Explain) {
-        true => limits::PENDING_EXPLANATION_COUNT,
+    match pool.routes.iter().any(|route| matches!(route, Route::Explain | Route::Status)) {
+        true => limits::PENDING_REPORT_COUNT,
         false => limits::PENDING_OUTPUT_COUNT,
     }
 }
 
-/// The endpoints' name for a setting's route; none where this build has none yet.
-#[must_use]
-pub fn route_group(route: Route) -> Option<RouteGroup> {
+fn route_group(route: Route) -> RouteGroup {
     match route {
-        Route::Assign => Some(RouteGroup::Assign),
-        Route::Batch => Some(RouteGroup::Batch),
-        Route::Health => Some(RouteGroup::Health),
-        Route::Metrics => Some(RouteGroup::Metrics),
-        Route::Explain => Some(RouteGroup::Explain),
-        Route::Status => None,
+        Route::Assign => RouteGroup::Assign,
+        Route::Batch => RouteGroup::Batch,
+        Route::Explain => RouteGroup::Explain,
+        Route::Health => RouteGroup::Health,
+        Route::Metrics => RouteGroup::Metrics,
+        Route::Status => RouteGroup::Status,
     }
 }
 

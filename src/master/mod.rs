@@ -162,13 +162,6 @@ impl Master {
             {
                 log::info!("event=listen pool={} address={}", pool.name, socket.address);
             }
-            for route in pool.routes.iter().filter(|route| heritage::route_group(**route).is_none()) {
-                log::info!(
-                    "event=route_missing pool={} route={} note=\"not in this build yet\"",
-                    pool.name,
-                    format!("{route:?}").to_lowercase(),
-                );
-            }
         }
     }
 

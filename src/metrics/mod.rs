@@ -2,7 +2,7 @@
 //! families, and for each process one block of words that it alone writes.
 //!
 //! ```text
-//! region: magic | layout | block count | words a block | block 0 | block 1 | … | board
+//! region: magic | layout | block count | words a block | instance | … | block 0 | … | board
 //! block:  kind | pool name (32 bytes of text) | pid | birth | turn | births | state | … |
 //!         cells, family after family: one word each, of a histogram `histogram::WORD_COUNT`
 //! ```
@@ -24,8 +24,19 @@ use board::{BOARD_WORDS, Board};
 use histogram::Histogram;
 
 /// Label values of `route`, in the order of the endpoint's table.
-pub const ROUTES: &[&str] =
-    &["assign", "experiment", "batch", "livez", "readyz", "metrics", "explain", "explain_experiment", "none"];
+pub const ROUTES: &[&str] = &[
+    "assign",
+    "experiment",
+    "batch",
+    "livez",
+    "readyz",
+    "metrics",
+    "explain",
+    "explain_experiment",
+    "status",
+    "page",
+    "none",
+];
 /// Label values of `status`; what is not listed counts as `other`.
 pub const STATUSES: &[&str] = &[
     "200", "400", "404", "405", "408", "413", "414", "415", "417", "422", "431", "500", "501", "503", "505",
@@ -435,7 +446,9 @@ const AT_TURN: usize = 7;
 const AT_BIRTHS: usize = 8;
 const AT_STATE: usize = 9;
 
-const fn cell_count(labels: &[(&str, &[&str])]) -> usize {
+/// Cells of a family with these labels: one for every combination.
+#[must_use]
+pub const fn cell_count(labels: &[(&str, &[&str])]) -> usize {
     let mut count = 1;
     let mut index = 0;
     while index < labels.len() {
@@ -448,6 +461,17 @@ const fn cell_count(labels: &[(&str, &[&str])]) -> usize {
 /// Words of one cell.
 const fn cell_size(kind: Kind) -> usize {
     if matches!(kind, Kind::Histogram) { histogram::WORD_COUNT } else { 1 }
+}
+
+/// Names and values of the labels of one cell, cells in row-major order.
+pub fn cell_labels(row: &Row, cell: usize) -> impl Iterator<Item = (&'static str, &'static str)> + use<> {
+    let (mut stride, mut rest) = (cell_count(row.labels), cell);
+    row.labels.iter().map(move |(name, values)| {
+        stride /= values.len();
+        let value = values[rest / stride % values.len()];
+        rest %= stride;
+        (*name, value)
+    })
 }
 
 /// Where each family's cells begin in a block; the last entry is the end.
@@ -548,6 +572,17 @@ impl<'r> Table<'r> {
         words[2].store(block_count as u64, Relaxed);
         words[3].store(BLOCK_WORDS as u64, Relaxed);
         Table { words }
+    }
+
+    /// Whose region it is; said once, by whoever formats it.
+    pub fn set_instance(&self, instance: u64) {
+        self.words[4].store(instance, Relaxed);
+    }
+
+    /// The instance's number, by which its rings are found.
+    #[must_use]
+    pub fn instance(&self) -> u64 {
+        self.words[4].load(Relaxed)
     }
 
     /// Takes a region as found, checking its header.

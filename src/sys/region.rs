@@ -82,6 +82,15 @@ impl Region {
         Region::of_file(&OpenOptions::new().read(true).write(true).open(path)?)
     }
 
+    /// Maps a file that exists, shared and whole, to be looked at: what is mapped
+    /// can't be written, and a store to it ends the process.
+    ///
+    /// # Errors
+    /// If it can't be opened or mapped, or is empty.
+    pub fn view_file(path: &Path) -> io::Result<Region> {
+        Region::map_words(&File::open(path)?, ProtFlags::PROT_READ)
+    }
+
     /// Opens a file, takes its lock and maps it: for the one who is to be its
     /// only writer. The mapping holds the open file and so the lock: it goes
     /// when the region is dropped or the process dies. Open it in the process
@@ -107,8 +116,11 @@ impl Region {
     /// # Errors
     /// If the system refuses, or the file is empty.
     pub fn of_file(file: &File) -> io::Result<Region> {
+        Region::map_words(file, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)
+    }
+
+    fn map_words(file: &File, protection: ProtFlags) -> io::Result<Region> {
         let size = size_of_file(file)?;
-        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: a fresh mapping at an address of the kernel's choice: it
         // overlaps nothing that exists.
         let base = unsafe { mmap(None, size, protection, MapFlags::MAP_SHARED, file, 0) }?;
@@ -335,6 +347,20 @@ mod tests {
         assert_eq!(found.words().len(), 1024);
         assert_eq!(found.words()[1023].load(Relaxed), 7);
         assert!(Region::create_file(&path, 8192).is_err(), "never taken over");
+    }
+
+    #[test]
+    fn a_view_sees_what_is_written_and_needs_no_leave_to_write() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("words");
+        let writer = Region::create_file(&path, 4096).unwrap();
+        let view = Region::view_file(&path).unwrap();
+        writer.words()[7].store(42, Relaxed);
+        assert_eq!(view.words()[7].load(Relaxed), 42);
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let of_file = maps.lines().filter(|line| line.ends_with(path.to_str().unwrap()));
+        let rights: Vec<&str> = of_file.filter_map(|line| line.split(' ').nth(1)).collect();
+        assert!(rights.contains(&"rw-s") && rights.contains(&"r--s"), "{rights:?}");
     }
 
     #[test]

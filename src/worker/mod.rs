@@ -52,6 +52,8 @@ pub struct Setup {
     pub plan: OwnedFd,
     /// The slot's two ring files and which of them to take; none where no route records.
     pub rings: Option<Rings>,
+    /// Slot, which of its two, and file of every ring of the instance, for a pool that shows them.
+    pub shown_rings: Vec<(usize, usize, PathBuf)>,
     /// The metrics region of the instance.
     pub metrics: Region,
     /// Which of the slot's two blocks of metrics to count in: 0 or 1, like the ring.
@@ -222,7 +224,7 @@ enum Fault {
 }
 
 fn serve(setup: Setup) -> Result<(), Fault> {
-    let Setup { options, listeners, plan, rings, metrics, which, channel } = setup;
+    let Setup { options, listeners, plan, rings, shown_rings, metrics, which, channel } = setup;
     if let Some(cpu) = options.cpu
         && !core_affinity::set_for_current(CoreId { id: cpu })
     {
@@ -246,7 +248,9 @@ fn serve(setup: Setup) -> Result<(), Fault> {
     block.claim(Process::Worker, &options.name);
     let now = clock::now();
     block.born(std::process::id(), now.unix_us, now.mono_ns);
+    let shown: Vec<(usize, usize, Region)> = shown_rings.iter().filter_map(view_ring).collect();
     let mut desk = Desk::new(options.app, options.routes.clone(), writer, table, block);
+    desk.show_rings(shown.iter().map(|(slot, which, region)| (*slot, *which, region.words())).collect());
     let mut backend = Backend::new(&options, listeners, Control::new(channel, &options), table, block)?;
     let mut region = Region::map_sealed(&plan).map_err(Fault::Map)?;
     drop(plan);
@@ -315,6 +319,17 @@ impl<'r> Backend<'r> {
         match self {
             Backend::Epoll(backend) => backend.serve(app),
             Backend::Uring(backend) => backend.serve(app),
+        }
+    }
+}
+
+/// A ring to be shown; one that can't be had is not shown.
+fn view_ring((slot, which, path): &(usize, usize, PathBuf)) -> Option<(usize, usize, Region)> {
+    match Region::view_file(path) {
+        Ok(region) => Some((*slot, *which, region)),
+        Err(error) => {
+            log::warn!("event=ring_not_shown file={} reason=\"{error}\"", path.display());
+            None
         }
     }
 }

@@ -7,6 +7,7 @@ mod lifecycle;
 mod metrics;
 mod ports;
 mod reload;
+mod status;
 mod support;
 mod vectors;
 

@@ -159,15 +159,10 @@ pub(super) const POOL: &[Row<Pool>] = &[
         to.nice = value.number(-20..=19)? as i32;
         Ok(())
     }),
-    row(
-        "routes",
-        "",
-        "What it answers: assign, batch, explain, health, metrics (status is to come).",
-        |to, value| {
-            to.routes = value.choices(ROUTES)?;
-            Ok(())
-        },
-    ),
+    row("routes", "", "What it answers: assign, batch, explain, health, metrics, status.", |to, value| {
+        to.routes = value.choices(ROUTES)?;
+        Ok(())
+    }),
     row(
         "validation",
         "lenient",

@@ -17,7 +17,7 @@ use crate::engine::plan::Plan;
 use crate::engine::reference;
 use crate::exposure::ring::{self, Account, Writer};
 use crate::http::{Connection, Limits, Output, Workspace};
-use crate::limits::EXPLANATION_SIZE_MAX;
+use crate::limits::REPORT_SIZE_MAX;
 use crate::metrics::{self, Table};
 
 const NOW: Now = Now { mono_ns: 1, unix_us: 784_111_777_000_000 };
@@ -242,7 +242,7 @@ fn strict_validation_and_method_are_judged_as_by_assign() {
 fn an_explanation_too_large_to_give_says_how_to_ask_for_less() {
     // Every experiment repeats the same segment of many words.
     let words: Vec<String> = (0..4000).map(|word| format!("word-{word:04}")).collect();
-    let experiments: Vec<Value> = (0..=EXPLANATION_SIZE_MAX / 40_000)
+    let experiments: Vec<Value> = (0..=REPORT_SIZE_MAX / 40_000)
         .map(|id| {
             json!({"id": id, "run_id": 1, "name": format!("e{id}"), "layer": "l", "segment": "many",
                    "groups": [{"name": "g", "blocks": []}]})

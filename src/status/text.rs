@@ -1,0 +1,181 @@
+//! A snapshot for people: `splitd status`.
+
+use std::fmt::{self, Display, Write};
+use std::time::Duration;
+
+use super::snapshot::{Health, ProcessView, Snapshot};
+use crate::metrics::Family;
+
+/// Writes the whole of it.
+///
+/// # Errors
+/// If `out` refuses.
+pub fn write(snapshot: &Snapshot, out: &mut impl Write) -> fmt::Result {
+    let up = snapshot.processes.first().map_or(Duration::ZERO, |master| master.age);
+    writeln!(out, "splitd {}: {}, up {}", env!("CARGO_PKG_VERSION"), snapshot.state, Span(up))?;
+    let version = match snapshot.version.as_deref() {
+        None => "changing at this moment",
+        Some("") => "none yet",
+        Some(version) => version,
+    };
+    write!(out, "experiments {version}")?;
+    match snapshot.plan_age() {
+        Some(age) => writeln!(out, ": {} of them, in force for {}", snapshot.experiment_count(), Span(age))?,
+        None => writeln!(out)?,
+    }
+    for complaint in snapshot.complaints() {
+        writeln!(out, "! {complaint}")?;
+    }
+
+    writeln!(
+        out,
+        "\n{:<16}{:>8}  {:<9}{:>10}{:>12}{:>10}{:>13}{:>14}",
+        "process", "pid", "", "up", "turned", "restarts", "connections", "requests"
+    )?;
+    for process in &snapshot.processes {
+        write_process(process, out)?;
+    }
+
+    write_exposures(snapshot, out)?;
+    if !snapshot.log.is_empty() {
+        writeln!(out, "\nlast lines of the log")?;
+        for line in snapshot.log.iter().rev().take(LOG_LINE_COUNT).rev() {
+            let age =
+                Duration::from_micros(u64::try_from(snapshot.taken.unix_us - line.unix_us).unwrap_or(0));
+            writeln!(
+                out,
+                "  {:>8} ago  {:<5} {:>7}  {}",
+                Span(age).to_string(),
+                line.level,
+                line.pid,
+                line.text
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// Lines of the log that are shown.
+const LOG_LINE_COUNT: usize = 8;
+
+fn write_process(process: &ProcessView, out: &mut impl Write) -> fmt::Result {
+    let health = match process.health {
+        Health::Running => "running",
+        Health::Draining => "draining",
+        Health::Stuck => "STUCK",
+        Health::Dead => "DEAD",
+        Health::Ended => "ended",
+    };
+    let turned = format!("{} ago", Span(process.turn_age));
+    write!(
+        out,
+        "{:<16}{:>8}  {:<9}{:>10}{turned:>12}{:>10}",
+        process.name,
+        process.pid,
+        health,
+        Span(process.age).to_string(),
+        process.restarts,
+    )?;
+    if process.name.contains('/') {
+        write!(out, "{:>13}{:>14}", process.connections, Count(process.requests).to_string())?;
+    }
+    writeln!(out)
+}
+
+fn write_exposures(snapshot: &Snapshot, out: &mut impl Write) -> fmt::Result {
+    if snapshot.rings.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "\n{:<16}{:>8}{:>14}{:>14}{:>12}{:>12}{:>9}",
+        "ring", "full", "attempted", "committed", "waiting", "lost", "corrupt"
+    )?;
+    for ring in &snapshot.rings {
+        let name = format!("slot {} / {}", ring.slot, ring.which);
+        match &ring.account {
+            Err(fault) => writeln!(out, "{name:<16}{fault}")?,
+            // One that was never written to tells nothing.
+            Ok(account) if account.attempted == 0 => {}
+            Ok(account) => writeln!(
+                out,
+                "{name:<16}{:>7.1}%{:>14}{:>14}{:>12}{:>12}{:>9}",
+                100.0 * account.in_ring_size as f64 / account.capacity.max(1) as f64,
+                Count(account.attempted).to_string(),
+                Count(account.committed).to_string(),
+                Count(account.in_ring).to_string(),
+                Count(account.lost).to_string(),
+                account.corrupt,
+            )?,
+        }
+    }
+    let audit = &snapshot.audit;
+    writeln!(
+        out,
+        "exposures       {} attempted = {} committed + {} lost; {} unaccounted",
+        Count(audit.attempted),
+        Count(audit.committed()),
+        Count(audit.lost()),
+        Count(audit.unaccounted()),
+    )?;
+    let of = |family| Count(snapshot.instance.total(family));
+    writeln!(
+        out,
+        "sink            {} delivered, {} bytes, {} errors, {} evicted",
+        of(Family::ExposuresDelivered),
+        of(Family::SinkBytes),
+        of(Family::SinkErrors),
+        of(Family::ExposuresEvicted),
+    )
+}
+
+/// A duration as one says it: `0.2 s`, `12 s`, `5 min`, `3 h`, `9 d`.
+pub struct Span(pub Duration);
+
+impl Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = match self.0.as_secs() {
+            0..10 => format!("{:.1} s", self.0.as_secs_f64()),
+            seconds @ 10..120 => format!("{seconds} s"),
+            seconds @ 120..7_200 => format!("{} min", seconds / 60),
+            seconds @ 7_200..172_800 => format!("{} h", seconds / 3_600),
+            seconds => format!("{} d", seconds / 86_400),
+        };
+        f.pad(&text)
+    }
+}
+
+/// A whole number with its thousands apart.
+pub struct Count(pub u64);
+
+impl Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = self.0.to_string();
+        let mut text = String::with_capacity(digits.len() * 4 / 3);
+        for (index, digit) in digits.chars().enumerate() {
+            if index > 0 && (digits.len() - index).is_multiple_of(3) {
+                text.push(',');
+            }
+            text.push(digit);
+        }
+        f.pad(&text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_and_counts_are_as_one_says_them() {
+        let span = |seconds: f64| Span(Duration::from_secs_f64(seconds)).to_string();
+        assert_eq!(
+            [span(0.25), span(12.0), span(150.0), span(7_200.0), span(900_000.0)],
+            ["0.2 s", "12 s", "2 min", "2 h", "10 d"]
+        );
+        assert_eq!(
+            [0, 999, 1_000, 1_234_567].map(|n| Count(n).to_string()),
+            ["0", "999", "1,000", "1,234,567"]
+        );
+    }
+}
