@@ -62,6 +62,9 @@ pub struct Options {
     pub runtime_dir: PathBuf,
     /// The instance whose rings are its own.
     pub instance: u64,
+    /// The master, by its pid. While it lives it holds `runtime_dir`, so that other
+    /// instances' rings are earlier ones'; without it they may be a later one's.
+    pub master: Option<i32>,
     /// Its niceness; where it may not be had, that is said once.
     pub nice: i32,
     /// Where exposures go.
@@ -178,7 +181,7 @@ enum Phase {
 }
 
 pub(crate) fn serve(options: &Options, orders: &mut impl Orders, metrics: Block<'_>) -> i32 {
-    let sources = Sources::new(&options.runtime_dir, options.instance);
+    let sources = Sources::new(&options.runtime_dir, options.instance).of_master(options.master);
     let mut drain = match Drain::start(sources, &options.sink, metrics) {
         Ok(drain) => drain,
         Err(fault) => {

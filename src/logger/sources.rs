@@ -6,7 +6,8 @@
 //! rings/{instance:016x}/{ring:05} locked by the one worker that writes it
 //! ```
 //! A ring of an earlier instance is removed once it is empty and no worker has
-//! it; its directory once it has no ring left. A header that does not hold is
+//! it; its directory once it has no ring left. A logger without a master takes no
+//! more of them: they may be a later instance's, whose workers are yet to come. A header that does not hold is
 //! mended, the worker's words of it only where no worker has the ring; what can't
 //! be mended is said once and left where it is.
 
@@ -15,6 +16,8 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
+
+use nix::unistd::getppid;
 
 use super::batch::SourceKey;
 use crate::exposure::ring::{self, Identity, Position, Reader, RingFault, Side};
@@ -87,6 +90,8 @@ struct Instance {
 pub struct Sources {
     directory: PathBuf,
     own_instance: u64,
+    /// See [`super::Options::master`].
+    master: Option<i32>,
     instances: BTreeMap<u64, Instance>,
     /// By key, in the order of finding.
     pub rings: BTreeMap<SourceKey, Source>,
@@ -101,11 +106,18 @@ impl Sources {
         Sources {
             directory: runtime_dir.join("rings"),
             own_instance,
+            master: None,
             instances: BTreeMap::new(),
             rings: BTreeMap::new(),
             known: BTreeSet::new(),
             next_key: 0,
         }
+    }
+
+    /// Other instances' rings are taken only while this process is our parent.
+    #[must_use]
+    pub fn of_master(self, master: Option<i32>) -> Sources {
+        Sources { master, ..self }
     }
 
     /// Looks for rings that are new, and removes those that have served.
@@ -150,6 +162,11 @@ impl Sources {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(false),
             Err(TryLockError::Error(fault)) => return Err(fault),
+        }
+        // Asked now that the lock is ours: a later instance's directory can't have
+        // been there before our master's death, so this is none.
+        if instance != self.own_instance && self.master.is_some_and(|master| getppid().as_raw() != master) {
+            return Ok(false);
         }
         if instance != self.own_instance {
             log::info!("event=rings_found instance={instance:016x} left by an earlier instance");

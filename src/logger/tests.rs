@@ -62,6 +62,7 @@ impl House {
         Options {
             runtime_dir: self.directory.path().to_owned(),
             instance,
+            master: None,
             nice: 0,
             sink: SinkOptions::File(file),
         }
@@ -396,6 +397,19 @@ fn numbers_that_no_dead_worker_explains_are_unaccounted() {
     wait_until("the audit", || house.metric(Family::ExposuresUnaccounted, 0) == 2);
     assert_eq!(house.metric(Family::ExposuresLost, 2), 3);
     assert_eq!(logger.stop().0, 0);
+}
+
+#[test]
+fn an_orphaned_logger_leaves_the_rings_of_a_later_instance_alone() {
+    let house = House::new();
+    house.make_ring(1, 0);
+    // Made by the next master, for a worker that has not taken it yet.
+    house.make_ring(2, 0);
+    let logger = house.start(Options { master: Some(i32::MAX), ..house.options(1) });
+    let taken = push(&Region::open_locked(&house.ring_path(1, 0)).unwrap(), 10, 500).len();
+    wait_until("its own rings' exposures", || delivered(&house.files()).len() == taken);
+    assert_eq!(logger.stop().0, 0);
+    assert!(house.ring_path(2, 0).exists());
 }
 
 #[test]

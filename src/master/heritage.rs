@@ -362,7 +362,8 @@ impl Heritage {
             }),
         };
         let runtime_dir = self.directories.runtime_dir.clone();
-        let options = logger::Options { runtime_dir, instance: self.instance, nice, sink };
+        let master = i32::try_from(std::process::id()).ok();
+        let options = logger::Options { runtime_dir, instance: self.instance, master, nice, sink };
         Ok((options, Region::of_file(&self.metrics_file)?))
     }
 
