@@ -1,6 +1,7 @@
 //! An exposure of `typical` (26 assignments and the context, about 1.25 KB) into
 //! the ring: putting its bytes together, committing them, and both. The ring is
-//! cycled through, so its lines are as cold as a worker finds them.
+//! cycled through, so its lines are as cold as a worker finds them. And the way
+//! out: from the ring through the logger into files.
 #![allow(missing_docs, reason = "criterion's macros make public items")]
 
 mod typical;
@@ -8,13 +9,20 @@ mod typical;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::{TimeVal, TimeValLike};
+use splitd::clock;
 use splitd::engine::assignment::{Chosen, Decision};
 use splitd::engine::attributes::Facts;
 use splitd::engine::plan::Plan;
 use splitd::exposure::record::{self, Exposure};
 use splitd::exposure::ring::{self, ExposureId, Writer};
 use splitd::limits::{EXPOSURE_SIZE_MAX, RING_SIZE_DEFAULT};
+use splitd::logger::drain::{Drain, Turn};
+use splitd::logger::sources::Sources;
+use splitd::logger::{FileOptions, SinkOptions};
+use splitd::metrics::{self, Table};
 use splitd::sys::region::Region;
 use typical::{EXPERIMENTS, Parsed, bodies, compile};
 
@@ -106,5 +114,79 @@ fn push(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, push);
+/// CPU time that this process has taken, all threads of it.
+fn cpu_time() -> Duration {
+    let usage = getrusage(UsageWho::RUSAGE_SELF).unwrap();
+    let micros = |time: TimeVal| time.num_microseconds().unsigned_abs();
+    Duration::from_micros(micros(usage.user_time()) + micros(usage.system_time()))
+}
+
+/// Exposures of 1.25 KB from a ring into the file sink, by the logger's own loop:
+/// CPU time, of the drain's thread and the sink's, not the clock's.
+fn drain(criterion: &mut Criterion) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join(format!("rings/{:016x}/00000", 1));
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let region = Region::create_file(&path, ring::region_size(RING_SIZE_DEFAULT)).unwrap();
+    region.prefault();
+    ring::format(region.words(), ring::Identity { instance: 1, ring: 0, slot: 0 });
+    let mut writer = Writer::attach(region.words()).unwrap();
+    let metrics = Region::anonymous(metrics::region_size(1)).unwrap();
+    let table = Table::format(metrics.words(), 1);
+    let sink = SinkOptions::File(FileOptions {
+        directory: directory.path().join("exposures"),
+        file_size_max: 64 << 20,
+        file_age_max: Duration::from_secs(60),
+        size_max: 256 << 20,
+        age_max: Duration::from_secs(3600),
+        sync_interval: Duration::from_millis(200),
+    });
+    let mut drain = Drain::start(Sources::new(directory.path(), 1), &sink, table.block(0)).unwrap();
+    let mut record = Vec::new();
+    let mut push = || {
+        let id = writer.claim();
+        let assignment: &[u8] = &[&[0x2a, 28], [b'x'; 28].as_slice()].concat();
+        let exposure = Exposure {
+            id,
+            time_us: 1_795_000_000_000_000,
+            version: "2026-11-22.3",
+            units: [("user_id", "3443880")],
+            assignments: std::iter::repeat_n(assignment, 26),
+            context: &[b'x'; 380],
+        };
+        record::encode(&mut record, exposure);
+        writer.commit(&record).map(|()| record.len())
+    };
+    let size = push().unwrap();
+    let lap = RING_SIZE_DEFAULT / (size + 64);
+    let mut group = criterion.benchmark_group("logger");
+    group.sampling_mode(SamplingMode::Flat).sample_size(10);
+    group.throughput(Throughput::Elements(1));
+    group.bench_function(format!("ring to file, {size} bytes, CPU time"), |bencher| {
+        bencher.iter_custom(|count| {
+            let (mut time, mut left) = (Duration::ZERO, count as usize);
+            while left > 0 {
+                let turn = left.min(lap);
+                for _ in 0..turn {
+                    push().unwrap();
+                }
+                let begin = cpu_time();
+                loop {
+                    match drain.turn(clock::now()).unwrap() {
+                        Turn::Busy => {}
+                        Turn::Idle if drain.is_empty() => break,
+                        Turn::Idle | Turn::Blocked => std::thread::sleep(Duration::from_millis(1)),
+                    }
+                }
+                time += cpu_time() - begin;
+                left -= turn;
+            }
+            time
+        });
+    });
+    group.finish();
+    assert!(drain.finish(Duration::from_secs(10), false));
+}
+
+criterion_group!(benches, push, drain);
 criterion_main!(benches);
