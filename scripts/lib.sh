@@ -22,3 +22,17 @@ need_package() {
   [ "$(id -u)" = 0 ] || sudo=sudo
   { $sudo apt-get update -qq && $sudo apt-get install -y -qq "$1" >/dev/null; } || die "$2 is not here and apt-get could not install $1"
 }
+
+# need_header HEADER PACKAGE: a C header is here, or apt-get installs PACKAGE.
+need_header() { [ -e "/usr/include/$1" ] || need_package "$2" "no command of $2"; }
+
+# need_python_packages VENV PACKAGE…: a virtual environment with them.
+need_python_packages() {
+  local venv=$1
+  shift
+  [ "$(cat "$venv/has" 2>/dev/null)" != "$*" ] || return 0
+  need_package python3 python3
+  python3 -c 'import ensurepip' 2>/dev/null || need_package python3-venv "no command of python3-venv"
+  python3 -m venv "$venv" && "$venv/bin/pip" install --quiet --disable-pip-version-check "$@" || die "pip could not install $*"
+  echo "$*" >"$venv/has"
+}
