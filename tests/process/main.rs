@@ -1,6 +1,7 @@
 //! splitd from outside: real processes, real sockets, real signals.
 
 mod bad_input;
+mod chaos;
 mod clickhouse;
 mod connections;
 mod kills;

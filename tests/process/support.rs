@@ -90,19 +90,24 @@ impl Plan {
     }
 
     pub fn start(self) -> Daemon {
+        let mut daemon = self.prepare();
+        daemon.start();
+        daemon
+    }
+
+    /// All but the start.
+    pub fn prepare(self) -> Daemon {
         let directory = tempfile::tempdir().unwrap();
         let experiments = directory.path().join("experiments.json");
         fs::copy(&self.experiments, &experiments).unwrap();
-        let mut daemon = Daemon {
+        Daemon {
             master: None,
             ports: [free_ports(self.workers as u16), free_ports(1), free_ports(1), free_ports(1)],
             directory,
             plan: self,
             expected: Vec::new(),
             orphans: BTreeSet::new(),
-        };
-        daemon.start();
-        daemon
+        }
     }
 }
 
@@ -273,6 +278,16 @@ impl Daemon {
         master.kill().unwrap();
         master.wait().unwrap();
         children
+    }
+
+    /// Waits until the children of killed masters have left.
+    pub fn wait_for_orphans(&mut self) {
+        wait_until("the orphans to leave by themselves", || {
+            self.orphans.iter().all(|pid| {
+                fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
+            })
+        });
+        self.orphans.clear();
     }
 
     /// TERM, and its exit code.
