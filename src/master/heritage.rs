@@ -85,6 +85,9 @@ fn refused(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Heritag
     move |error| HeritageFault::Refused { what, path, error }
 }
 
+/// A pid's digits, at most: the text that replaces one covers it.
+const LOCK_TEXT_WIDTH: usize = 10;
+
 /// One worker's place in the instance.
 #[derive(Debug, Clone)]
 pub struct Place {
@@ -564,10 +567,10 @@ fn take_lock(runtime_dir: &Path) -> Result<(File, Takeover), HeritageFault> {
              these until they leave, orphan_timeout after its death\""
         );
     }
-    let written = lock
-        .rewind()
-        .and_then(|()| lock.set_len(0))
-        .and_then(|()| lock.write_all(format!("{}\n", std::process::id()).as_bytes()));
+    // In one write and never emptied: killed in between, it would look like a clean
+    // end, and the next would be refused the addresses that the orphans still have.
+    let text = format!("{:<width$}\n", std::process::id(), width = LOCK_TEXT_WIDTH);
+    let written = lock.rewind().and_then(|()| lock.write_all(text.as_bytes()));
     written.map_err(refused("can't write", &path))?;
     Ok((lock, takeover))
 }
