@@ -40,6 +40,38 @@ fn every_metric_stands_in_the_readme_as_it_is() {
     assert!(missing.is_empty(), "the README lacks\n{missing}");
 }
 
+/// Every `splitd_…` name in a text, histograms' suffixes off.
+fn names_in(text: &str) -> Vec<&str> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let starts = text.match_indices("splitd_").map(|(at, _)| at);
+    let names = starts.map(|at| &text[at..at + text[at..].find(|c| !is_part(c)).unwrap_or(text.len() - at)]);
+    let whole = |name: &'static str| move |text: &&str| text.strip_suffix(name).is_some();
+    names
+        .map(|name| {
+            let histogram = ["_bucket", "_sum", "_count"].into_iter().find(|suffix| whole(suffix)(&name));
+            histogram.map_or(name, |suffix| name.strip_suffix(suffix).unwrap_or(name))
+        })
+        .collect()
+}
+
+#[test]
+fn alert_rules_and_dashboard_use_names_that_are_exported() {
+    for file in
+        ["scripts/prometheus/alerts.yml", "scripts/prometheus/alerts.test.yml", "scripts/grafana.json"]
+    {
+        let text = std::fs::read_to_string(format!("{}/{file}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        let names = names_in(&text);
+        assert!(names.len() > 10, "{file}: the names are found");
+        for name in names {
+            assert!(FAMILIES.iter().any(|row| row.name == name), "{file}: nothing exports `{name}`");
+        }
+    }
+    let dashboard = std::fs::read(format!("{}/scripts/grafana.json", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let dashboard: serde_json::Value = serde_json::from_slice(&dashboard).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    assert!(panels.iter().all(|panel| !panel["targets"].as_array().unwrap().is_empty()));
+}
+
 fn code(text: &str) -> String {
     if text.is_empty() { String::new() } else { format!("`{text}`") }
 }

@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Write};
 use std::time::Duration;
 
 use super::snapshot::{Health, ProcessView, Snapshot};
-use crate::metrics::Family;
+use crate::metrics::{Family, Process};
 
 /// Writes the whole of it.
 ///
@@ -66,7 +66,11 @@ fn write_process(process: &ProcessView, out: &mut impl Write) -> fmt::Result {
         Health::Dead => "DEAD",
         Health::Ended => "ended",
     };
-    let turned = format!("{} ago", Span(process.turn_age));
+    let turned = match process.process {
+        // It turns when something happens.
+        Process::Master => String::new(),
+        Process::Logger | Process::Worker => format!("{} ago", Span(process.turn_age)),
+    };
     write!(
         out,
         "{:<16}{:>8}  {:<9}{:>10}{turned:>12}{:>10}",

@@ -47,7 +47,7 @@ fn the_screen_shows_pools_processes_rings_and_keys() {
     };
     assert!(line("splitd ").contains("ready") && line("splitd ").contains("2026-11-22.3"));
     let fields = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-    assert_eq!(fields(line("assign  "))[..4], ["assign", "2", "4,500", "20"], "{}", line("assign  "));
+    assert_eq!(fields(line("assign  "))[..4], ["assign", "2", "4,500", "19"], "{}", line("assign  "));
     assert_eq!(fields(line("assign/1"))[..3], ["assign/1", "11", "running"]);
     assert!(line("assign/1").contains("3,500") && line("assign/1").ends_with("7,000"));
     assert!(line("slot 0").contains("█"));

@@ -229,7 +229,12 @@ impl View {
                 right(process.pid),
                 Cell::from(state).style(style),
                 right(Span(process.age)),
-                right(Span(process.turn_age)),
+                // The master turns when something happens.
+                right(if process.process == Process::Master {
+                    String::new()
+                } else {
+                    Span(process.turn_age).to_string()
+                }),
                 right(process.restarts),
             ];
             if process.process == Process::Worker {
