@@ -94,6 +94,9 @@ pub enum Mode {
 }
 
 impl Mode {
+    /// The best first.
+    pub const ALL: [Mode; 2] = [Mode::Deferred, Mode::Cooperative];
+
     /// For logs.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -383,7 +386,25 @@ impl Ring {
     /// # Panics
     /// If a count is no power of two.
     pub fn new(sizes: Sizes) -> Result<Ring, Refusal> {
-        let (ring, mode) = set_up(sizes)?;
+        let [best, second] = Mode::ALL;
+        match Ring::in_mode(best, sizes) {
+            // A flag that the kernel does not know.
+            Err(Refusal::Setup(fault)) if fault.raw_os_error() == Some(libc::EINVAL) => {
+                Ring::in_mode(second, sizes)
+            }
+            other => other,
+        }
+    }
+
+    /// Makes a ring of that mode, or none.
+    ///
+    /// # Errors
+    /// As [`Ring::new`].
+    ///
+    /// # Panics
+    /// If a count is no power of two.
+    pub fn in_mode(mode: Mode, sizes: Sizes) -> Result<Ring, Refusal> {
+        let ring = set_up(mode, sizes).map_err(Refusal::Setup)?;
         if !ring.params().is_feature_ext_arg() {
             return Err(Refusal::Lacks("waiting with a timeout (Linux 5.11 has it)"));
         }
@@ -780,24 +801,14 @@ impl Drop for Ring {
     }
 }
 
-/// The best ring the kernel gives.
-fn set_up(sizes: Sizes) -> Result<(IoUring, Mode), Refusal> {
-    let builder = || {
-        let mut builder = IoUring::builder();
-        builder.setup_cqsize(sizes.completion_count).setup_submit_all().dontfork();
-        builder
+fn set_up(mode: Mode, sizes: Sizes) -> io::Result<IoUring> {
+    let mut builder = IoUring::builder();
+    builder.setup_cqsize(sizes.completion_count).setup_submit_all().dontfork();
+    match mode {
+        Mode::Deferred => builder.setup_single_issuer().setup_defer_taskrun(),
+        Mode::Cooperative => builder.setup_coop_taskrun().setup_taskrun_flag(),
     };
-    let mut best = builder();
-    best.setup_single_issuer().setup_defer_taskrun();
-    match best.build(sizes.queue_count) {
-        Ok(ring) => return Ok((ring, Mode::Deferred)),
-        // A flag it does not know.
-        Err(fault) if fault.raw_os_error() == Some(libc::EINVAL) => {}
-        Err(fault) => return Err(Refusal::Setup(fault)),
-    }
-    let mut second = builder();
-    second.setup_coop_taskrun().setup_taskrun_flag();
-    second.build(sizes.queue_count).map(|ring| (ring, Mode::Cooperative)).map_err(Refusal::Setup)
+    builder.build(sizes.queue_count)
 }
 
 #[cfg(test)]

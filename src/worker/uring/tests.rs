@@ -1,5 +1,6 @@
 //! The loop where everything is scarce, on a thread of the test: a few buffers,
-//! slots and places for completions, and peers of every kind.
+//! slots and places for completions, and peers of every kind; in every mode that
+//! the kernel has.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -17,6 +18,7 @@ use crate::http::Limits;
 use crate::metrics::{self, Table};
 use crate::sys::channel::Channel;
 use crate::sys::region::{self, Region};
+use crate::sys::uring::Mode;
 use crate::worker::{Io, Order};
 
 const SCARCE: Sizes = Sizes {
@@ -42,20 +44,22 @@ struct Counts {
     open: u64,
 }
 
-fn start(sizes: Sizes, limits: Limits) -> Option<Running> {
-    if let Some(refusal) = Ring::refusal(sizes) {
-        eprintln!("skipped: {refusal}");
+fn start(mode: Mode, sizes: Sizes, limits: Limits) -> Option<Running> {
+    // On a thread of its own, as `Ring::refusal`.
+    let trial = std::thread::spawn(move || Ring::in_mode(mode, sizes).err());
+    if let Some(refusal) = trial.join().unwrap() {
+        eprintln!("{} is skipped: {refusal}", mode.name());
         return None;
     }
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let port = listener.local_addr().unwrap().port();
     let (master, channel) = Channel::pair().unwrap();
-    let thread = std::thread::spawn(move || serve(sizes, limits, listener, channel));
+    let thread = std::thread::spawn(move || serve(mode, sizes, limits, listener, channel));
     Some(Running { port, master, thread })
 }
 
-fn serve(sizes: Sizes, limits: Limits, listener: TcpListener, channel: Channel) -> Counts {
+fn serve(mode: Mode, sizes: Sizes, limits: Limits, listener: TcpListener, channel: Channel) -> Counts {
     let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/typical.experiments.json");
     let (_, image) = check::load(&std::fs::read(golden).unwrap()).unwrap();
     let plan = Region::map_sealed(&region::seal(image.bytes()).unwrap()).unwrap();
@@ -91,7 +95,7 @@ fn serve(sizes: Sizes, limits: Limits, listener: TcpListener, channel: Channel) 
         address: "test".to_owned(),
         speaks: crate::worker::Speaks::Http,
     }];
-    let ring = Ring::new(sizes).unwrap();
+    let ring = Ring::in_mode(mode, sizes).unwrap();
     let control = Control::new(channel, &options);
     let mut backend = Backend::new(ring, &options, listeners, control, table, block).unwrap();
     let outcome = backend.serve(&mut App::new(&plan, &mut desk)).unwrap();
@@ -154,47 +158,53 @@ fn ask(stream: &mut TcpStream, text: &str) -> Option<(u16, Vec<u8>)> {
 
 #[test]
 fn two_of_everything_are_enough_for_a_hundred_busy_connections() {
-    let Some(running) = start(SCARCE, Limits::default()) else { return };
-    let mut streams: Vec<TcpStream> = (0..100).map(|_| running.connect()).collect();
-    // Longer than a buffer, and than a carry's first piece.
-    let body =
-        format!("{{\"units\":{{\"user_id\":\"7\"}},\"attributes\":{{\"city\":\"{}\"}}}}", "x".repeat(1500));
-    let expected = ask(&mut streams[0], &get(7)).unwrap().1;
-    for _ in 0..5 {
-        for stream in &mut streams {
-            stream.write_all(post(&body).as_bytes()).unwrap();
+    for mode in Mode::ALL {
+        let Some(running) = start(mode, SCARCE, Limits::default()) else { continue };
+        let mut streams: Vec<TcpStream> = (0..100).map(|_| running.connect()).collect();
+        // Longer than a buffer, and than a carry's first piece.
+        let body = format!(
+            "{{\"units\":{{\"user_id\":\"7\"}},\"attributes\":{{\"city\":\"{}\"}}}}",
+            "x".repeat(1500)
+        );
+        let expected = ask(&mut streams[0], &get(7)).unwrap().1;
+        for _ in 0..5 {
+            for stream in &mut streams {
+                stream.write_all(post(&body).as_bytes()).unwrap();
+            }
+            for stream in &mut streams {
+                let (status, body) = answer(stream, &mut Vec::new()).expect("an answer");
+                assert_eq!((status, body), (200, expected.clone()));
+            }
         }
-        for stream in &mut streams {
-            let (status, body) = answer(stream, &mut Vec::new()).expect("an answer");
-            assert_eq!((status, body), (200, expected.clone()));
-        }
+        drop(streams);
+        let counts = running.stop();
+        assert_eq!((counts.accepted, counts.evicted, counts.slow, counts.open), (100, 0, 0, 0));
     }
-    drop(streams);
-    let counts = running.stop();
-    assert_eq!((counts.accepted, counts.evicted, counts.slow, counts.open), (100, 0, 0, 0));
 }
 
 #[test]
 fn pipelined_answers_keep_their_order_whatever_is_scarce() {
-    for sizes in [SCARCE, Sizes { slot_size: 64, ..SCARCE }, SIZES] {
-        let Some(running) = start(sizes, Limits::default()) else { return };
-        let mut plain = running.connect();
-        let expected: Vec<Vec<u8>> = (0..50).map(|user| ask(&mut plain, &get(user)).unwrap().1).collect();
-        let mut streams: Vec<TcpStream> = (0..20).map(|_| running.connect()).collect();
-        let text: String = (0..500).map(|index| get(index % 50)).collect();
-        for stream in &mut streams {
-            stream.write_all(text.as_bytes()).unwrap();
-        }
-        for stream in &mut streams {
-            let mut rest = Vec::new();
-            for index in 0..500 {
-                let (status, body) = answer(stream, &mut rest).expect("an answer");
-                assert_eq!(status, 200);
-                assert!(body == expected[index % 50], "answer {index}");
+    for mode in Mode::ALL {
+        for sizes in [SCARCE, Sizes { slot_size: 64, ..SCARCE }, SIZES] {
+            let Some(running) = start(mode, sizes, Limits::default()) else { continue };
+            let mut plain = running.connect();
+            let expected: Vec<Vec<u8>> = (0..50).map(|user| ask(&mut plain, &get(user)).unwrap().1).collect();
+            let mut streams: Vec<TcpStream> = (0..20).map(|_| running.connect()).collect();
+            let text: String = (0..500).map(|index| get(index % 50)).collect();
+            for stream in &mut streams {
+                stream.write_all(text.as_bytes()).unwrap();
             }
+            for stream in &mut streams {
+                let mut rest = Vec::new();
+                for index in 0..500 {
+                    let (status, body) = answer(stream, &mut rest).expect("an answer");
+                    assert_eq!(status, 200);
+                    assert!(body == expected[index % 50], "answer {index}");
+                }
+            }
+            let counts = running.stop();
+            assert_eq!((counts.evicted, counts.slow, counts.open), (0, 0, 0));
         }
-        let counts = running.stop();
-        assert_eq!((counts.evicted, counts.slow, counts.open), (0, 0, 0));
     }
 }
 
@@ -219,144 +229,160 @@ fn flood(stream: &mut TcpStream) -> usize {
 
 #[test]
 fn who_sends_and_does_not_read_is_not_received_from_and_loses_no_answer() {
-    let Some(running) = start(SIZES, Limits::default()) else { return };
-    let mut slow = running.connect();
-    let count = flood(&mut slow);
-    let mut other = running.connect();
-    assert_eq!(ask(&mut other, &get(1)).unwrap().0, 200, "nobody else waits");
-    let mut rest = Vec::new();
-    let expected = ask(&mut other, &get(7)).unwrap().1;
-    for index in 0..count {
-        let (status, body) = answer(&mut slow, &mut rest).unwrap_or_else(|| panic!("{index} of {count}"));
-        assert_eq!(status, 200);
-        assert!(index % 100 != 7 || body == expected, "answer {index}");
+    for mode in Mode::ALL {
+        let Some(running) = start(mode, SIZES, Limits::default()) else { continue };
+        let mut slow = running.connect();
+        let count = flood(&mut slow);
+        let mut other = running.connect();
+        assert_eq!(ask(&mut other, &get(1)).unwrap().0, 200, "nobody else waits");
+        let mut rest = Vec::new();
+        let expected = ask(&mut other, &get(7)).unwrap().1;
+        for index in 0..count {
+            let (status, body) = answer(&mut slow, &mut rest).unwrap_or_else(|| panic!("{index} of {count}"));
+            assert_eq!(status, 200);
+            assert!(index % 100 != 7 || body == expected, "answer {index}");
+        }
+        drop((slow, other));
+        let counts = running.stop();
+        assert_eq!((counts.evicted, counts.slow, counts.open), (0, 0, 0));
     }
-    drop((slow, other));
-    let counts = running.stop();
-    assert_eq!((counts.evicted, counts.slow, counts.open), (0, 0, 0));
 }
 
 #[test]
 fn senders_who_do_not_read_go_before_anybody_else_waits_for_their_buffers() {
-    let Some(running) = start(SCARCE, Limits::default()) else { return };
-    let mut slow: Vec<TcpStream> = (0..8).map(|_| running.connect()).collect();
-    std::thread::scope(|scope| {
-        for stream in &mut slow {
-            scope.spawn(|| flood(stream));
+    for mode in Mode::ALL {
+        let Some(running) = start(mode, SCARCE, Limits::default()) else { continue };
+        let mut slow: Vec<TcpStream> = (0..8).map(|_| running.connect()).collect();
+        std::thread::scope(|scope| {
+            for stream in &mut slow {
+                scope.spawn(|| flood(stream));
+            }
+        });
+        let mut other = running.connect();
+        for user in 0..100 {
+            assert_eq!(ask(&mut other, &get(user)).expect("an answer").0, 200);
         }
-    });
-    let mut other = running.connect();
-    for user in 0..100 {
-        assert_eq!(ask(&mut other, &get(user)).expect("an answer").0, 200);
+        drop((slow, other));
+        running.stop();
     }
-    drop((slow, other));
-    running.stop();
 }
 
 #[test]
 fn a_reader_who_never_reads_is_closed_when_its_time_is_over() {
-    let limits = Limits { write_timeout: Duration::from_millis(200), ..Limits::default() };
-    let Some(running) = start(SIZES, limits) else { return };
-    let mut slow = running.connect();
-    flood(&mut slow);
-    let mut chunk = [0; 65536];
-    while slow.read(&mut chunk).is_ok_and(|size| size > 0) {}
-    assert_eq!(running.stop().slow, 1);
+    for mode in Mode::ALL {
+        let limits = Limits { write_timeout: Duration::from_millis(200), ..Limits::default() };
+        let Some(running) = start(mode, SIZES, limits) else { continue };
+        let mut slow = running.connect();
+        flood(&mut slow);
+        let mut chunk = [0; 65536];
+        while slow.read(&mut chunk).is_ok_and(|size| size > 0) {}
+        assert_eq!(running.stop().slow, 1);
+    }
 }
 
 #[test]
 fn a_large_answer_goes_past_the_slots() {
-    let Some(running) = start(SCARCE, Limits::default()) else { return };
-    let lines: String = (0..3000).map(|user| format!("{{\"units\":{{\"user_id\":{user}}}}}\n")).collect();
-    let mut stream = running.connect();
-    let head = format!(
-        "POST /v1/batch HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
-        lines.len()
-    );
-    let mut writer = stream.try_clone().unwrap();
-    let thread = std::thread::spawn(move || writer.write_all((head + &lines).as_bytes()));
-    let mut text = Vec::new();
-    stream.read_to_end(&mut text).unwrap();
-    thread.join().unwrap().unwrap();
-    let count = text.windows(11).filter(|window| window == b"assignments").count();
-    assert_eq!(count, 3000);
-    drop(stream);
-    assert_eq!(running.stop().evicted, 0);
+    for mode in Mode::ALL {
+        let Some(running) = start(mode, SCARCE, Limits::default()) else { continue };
+        let lines: String = (0..3000).map(|user| format!("{{\"units\":{{\"user_id\":{user}}}}}\n")).collect();
+        let mut stream = running.connect();
+        let head = format!(
+            "POST /v1/batch HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+            lines.len()
+        );
+        let mut writer = stream.try_clone().unwrap();
+        let thread = std::thread::spawn(move || writer.write_all((head + &lines).as_bytes()));
+        let mut text = Vec::new();
+        stream.read_to_end(&mut text).unwrap();
+        thread.join().unwrap().unwrap();
+        let count = text.windows(11).filter(|window| window == b"assignments").count();
+        assert_eq!(count, 3000);
+        drop(stream);
+        assert_eq!(running.stop().evicted, 0);
+    }
 }
 
 #[test]
 fn a_half_closed_peer_gets_all_its_answers_and_the_end() {
-    for sizes in [SCARCE, SIZES] {
-        let Some(running) = start(sizes, Limits::default()) else { return };
-        let mut stream = running.connect();
-        let text: String = (0..200).map(get).collect();
-        stream.write_all(text.as_bytes()).unwrap();
-        stream.write_all(b"GET /livez HTTP/1.1\r\nHo").unwrap();
-        stream.shutdown(Shutdown::Write).unwrap();
-        let mut rest = Vec::new();
-        for _ in 0..200 {
-            assert_eq!(answer(&mut stream, &mut rest).expect("an answer").0, 200);
+    for mode in Mode::ALL {
+        for sizes in [SCARCE, SIZES] {
+            let Some(running) = start(mode, sizes, Limits::default()) else { continue };
+            let mut stream = running.connect();
+            let text: String = (0..200).map(get).collect();
+            stream.write_all(text.as_bytes()).unwrap();
+            stream.write_all(b"GET /livez HTTP/1.1\r\nHo").unwrap();
+            stream.shutdown(Shutdown::Write).unwrap();
+            let mut rest = Vec::new();
+            for _ in 0..200 {
+                assert_eq!(answer(&mut stream, &mut rest).expect("an answer").0, 200);
+            }
+            assert!(answer(&mut stream, &mut rest).is_none());
+            assert!(rest.is_empty());
+            assert_eq!(running.stop().open, 0);
         }
-        assert!(answer(&mut stream, &mut rest).is_none());
-        assert!(rest.is_empty());
-        assert_eq!(running.stop().open, 0);
     }
 }
 
 #[test]
 fn peers_that_reset_leave_nothing_behind() {
-    for sizes in [SCARCE, SIZES] {
-        let Some(running) = start(sizes, Limits::default()) else { return };
-        let text: String = (0..300).map(get).collect();
-        for round in 0..60 {
-            let mut stream = running.connect();
-            let size = [0, 10, text.len()][round % 3];
-            stream.write_all(&text.as_bytes()[..size]).unwrap();
-            if round % 2 == 0 && size == text.len() {
-                let _ = stream.read(&mut [0; 1]);
+    for mode in Mode::ALL {
+        for sizes in [SCARCE, SIZES] {
+            let Some(running) = start(mode, sizes, Limits::default()) else { continue };
+            let text: String = (0..300).map(get).collect();
+            for round in 0..60 {
+                let mut stream = running.connect();
+                let size = [0, 10, text.len()][round % 3];
+                stream.write_all(&text.as_bytes()[..size]).unwrap();
+                if round % 2 == 0 && size == text.len() {
+                    let _ = stream.read(&mut [0; 1]);
+                }
+                // Closing with a linger of zero is a reset.
+                let linger = Linger { l_onoff: 1, l_linger: 0 };
+                setsockopt(&stream, sockopt::Linger, &linger).unwrap();
             }
-            // Closing with a linger of zero is a reset.
-            let linger = Linger { l_onoff: 1, l_linger: 0 };
-            setsockopt(&stream, sockopt::Linger, &linger).unwrap();
+            let mut stream = running.connect();
+            assert_eq!(ask(&mut stream, &get(1)).unwrap().0, 200);
+            drop(stream);
+            let counts = running.stop();
+            assert_eq!((counts.accepted, counts.open), (61, 0));
         }
-        let mut stream = running.connect();
-        assert_eq!(ask(&mut stream, &get(1)).unwrap().0, 200);
-        drop(stream);
-        let counts = running.stop();
-        assert_eq!((counts.accepted, counts.open), (61, 0));
     }
 }
 
 #[test]
 fn a_head_that_comes_too_slowly_is_answered_with_408_and_an_idle_peer_is_closed() {
-    let limits = Limits {
-        head_timeout: Duration::from_millis(100),
-        idle_timeout: Duration::from_millis(300),
-        ..Limits::default()
-    };
-    let Some(running) = start(SIZES, limits) else { return };
-    let mut slow = running.connect();
-    let mut idle = running.connect();
-    slow.write_all(b"GET /livez HTT").unwrap();
-    assert_eq!(answer(&mut slow, &mut Vec::new()).unwrap().0, 408);
-    assert!(answer(&mut slow, &mut Vec::new()).is_none());
-    assert!(answer(&mut idle, &mut Vec::new()).is_none());
-    drop((slow, idle));
-    let counts = running.stop();
-    assert_eq!((counts.slow, counts.open), (1, 0));
+    for mode in Mode::ALL {
+        let limits = Limits {
+            head_timeout: Duration::from_millis(100),
+            idle_timeout: Duration::from_millis(300),
+            ..Limits::default()
+        };
+        let Some(running) = start(mode, SIZES, limits) else { continue };
+        let mut slow = running.connect();
+        let mut idle = running.connect();
+        slow.write_all(b"GET /livez HTT").unwrap();
+        assert_eq!(answer(&mut slow, &mut Vec::new()).unwrap().0, 408);
+        assert!(answer(&mut slow, &mut Vec::new()).is_none());
+        assert!(answer(&mut idle, &mut Vec::new()).is_none());
+        drop((slow, idle));
+        let counts = running.stop();
+        assert_eq!((counts.slow, counts.open), (1, 0));
+    }
 }
 
 #[test]
 fn past_the_largest_count_the_oldest_idle_connection_goes() {
-    let Some(running) = start(SIZES, Limits::default()) else { return };
-    let mut streams: Vec<TcpStream> = (0..512).map(|_| running.connect()).collect();
-    for stream in &mut streams {
-        assert_eq!(ask(stream, &get(1)).unwrap().0, 200);
+    for mode in Mode::ALL {
+        let Some(running) = start(mode, SIZES, Limits::default()) else { continue };
+        let mut streams: Vec<TcpStream> = (0..512).map(|_| running.connect()).collect();
+        for stream in &mut streams {
+            assert_eq!(ask(stream, &get(1)).unwrap().0, 200);
+        }
+        let mut late = running.connect();
+        assert_eq!(ask(&mut late, &get(1)).unwrap().0, 200);
+        assert!(answer(&mut streams[0], &mut Vec::new()).is_none());
+        assert_eq!(ask(&mut streams[1], &get(1)).unwrap().0, 200);
+        drop((streams, late));
+        assert_eq!(running.stop().evicted, 1);
     }
-    let mut late = running.connect();
-    assert_eq!(ask(&mut late, &get(1)).unwrap().0, 200);
-    assert!(answer(&mut streams[0], &mut Vec::new()).is_none());
-    assert_eq!(ask(&mut streams[1], &get(1)).unwrap().0, 200);
-    drop((streams, late));
-    assert_eq!(running.stop().evicted, 1);
 }
