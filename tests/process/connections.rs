@@ -1,14 +1,18 @@
 //! Connections in number and of every kind, and what they cost.
 
+use std::io::Write;
 use std::sync::Mutex;
+use std::time::Duration;
 
-use nix::libc::linger as Linger;
+use nix::libc::{self, linger as Linger};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{setsockopt, sockopt};
 
+use seccompiler::{SeccompAction, SeccompFilter};
+
 use crate::for_each_backend;
-use crate::support::{Client, Daemon, Plan, post, signal};
+use crate::support::{Client, Daemon, Plan, post, signal, wait_until};
 
 /// As many connections as the limit allows, 10,000 at most; our own files aside.
 fn connection_count() -> usize {
@@ -34,6 +38,40 @@ fn calls_per_request(daemon: &Daemon, clients: &mut [Client], rounds: usize) -> 
     }
     let calls = daemon.metric("splitd_system_calls_total") - before;
     calls as f64 / (rounds * clients.len()) as f64
+}
+
+/// Sends without reading until the daemon takes no more; how many requests it has whole.
+fn flood(client: &Client) -> usize {
+    let mut stream = client.clone_stream();
+    setsockopt(&stream, sockopt::RcvBuf, &65536).unwrap();
+    stream.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+    let request = post("/v1/assign", "{\"units\":{\"user_id\":\"1\"}}");
+    let text = request.repeat(100);
+    let mut sent = 0;
+    while let Ok(size) = stream.write(&text.as_bytes()[sent % request.len()..]) {
+        sent += size;
+        assert!(sent < 64 << 20, "somebody takes without end");
+    }
+    sent / request.len()
+}
+
+/// Runs `body` where this system call fails so: on a thread of its own, whose
+/// children are forked under the filter as it is.
+fn where_refused(call: libc::c_long, errno: i32, body: impl FnOnce() + Send) {
+    let filter = SeccompFilter::new(
+        [(call, Vec::new())].into(),
+        SeccompAction::Allow,
+        SeccompAction::Errno(errno as u32),
+        std::env::consts::ARCH.try_into().unwrap(),
+    );
+    let program: seccompiler::BpfProgram = filter.unwrap().try_into().unwrap();
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            seccompiler::apply_filter(&program).unwrap();
+            body();
+        });
+        thread.join().unwrap();
+    });
 }
 
 /// So many connections at once are as many as this process may have.
@@ -84,6 +122,32 @@ for_each_backend! {
         assert!(!log.contains("warn"), "{log}");
     }
 
+    who_sends_and_does_not_read_keeps_nobody_waiting_and_loses_no_answer(io) {
+        let mut daemon = Plan::new(io, "edge.experiments.json").start();
+        let mut slow = Client::connect(daemon.assign());
+        let count = flood(&slow);
+        let mut other = Client::connect(daemon.assign());
+        let expected = other.post("/v1/assign", "{\"units\":{\"user_id\":\"1\"}}");
+        assert_eq!(expected.status, 200);
+        for index in 0..count {
+            let answer = slow.receive().unwrap_or_else(|| panic!("answer {index} of {count}"));
+            assert_eq!((answer.status, &answer.body), (200, &expected.body), "answer {index} of {count}");
+        }
+        assert_eq!(daemon.metric("splitd_connections_closed_total{pool=\"assign\""), 0);
+        drop((slow, other));
+        assert_eq!(daemon.stop(), Some(0));
+    }
+
+    who_never_reads_is_closed_when_its_time_is_over(io) {
+        let mut daemon = Plan::new(io, "edge.experiments.json").set("pool.assign.write_timeout=300ms").start();
+        let slow = Client::connect(daemon.assign());
+        flood(&slow);
+        let closed = "splitd_connections_closed_total{pool=\"assign\",reason=\"slow\"}";
+        wait_until("the reader's end", || daemon.metric(closed) == 1);
+        drop(slow);
+        assert_eq!(daemon.stop(), Some(0));
+    }
+
     system_calls_stay_within_their_budget(io) {
         let daemon = Plan::new(io, "edge.experiments.json").start();
         let mut clients: Vec<Client> = (0..64).map(|_| Client::connect(daemon.assign())).collect();
@@ -111,4 +175,28 @@ fn a_setting_of_auto_takes_a_backend_and_says_which() {
     assert_eq!(Client::connect(daemon.assign()).get("/v1/assign?user_id=1").status, 200);
     assert!(daemon.log().contains("event=io pool=assign backend="), "{}", daemon.log());
     assert_eq!(daemon.stop(), Some(0));
+}
+
+/// Containers forbid the first call (EPERM, as Docker's profile does), kernels
+/// without io_uring do not know it, and those before 5.19 have no buffer rings.
+#[test]
+fn auto_falls_back_to_epoll_where_io_uring_is_refused_and_says_why() {
+    for (call, errno, reason) in [
+        (libc::SYS_io_uring_setup, libc::EPERM, "the kernel refuses a ring: Operation not permitted"),
+        (libc::SYS_io_uring_setup, libc::ENOSYS, "the kernel refuses a ring: Function not implemented"),
+        (libc::SYS_io_uring_register, libc::EINVAL, "the kernel refuses a ring of buffers"),
+    ] {
+        where_refused(call, errno, || {
+            let mut daemon = Plan::new("auto", "edge.experiments.json").start();
+            assert_eq!(Client::connect(daemon.assign()).get("/v1/assign?user_id=1").status, 200);
+            let said = format!("event=io pool=assign backend=epoll reason=\"{reason}");
+            assert!(daemon.log().contains(&said), "{said}\n{}", daemon.log());
+            assert_eq!(daemon.stop(), Some(0));
+            // Who asks for io_uring by name gets it or nothing.
+            let output = daemon.command().args(["--set", "pool.assign.io=io_uring"]).output().unwrap();
+            let text = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{text}");
+            assert!(text.contains(&format!("pool.assign.io: {reason}")), "{text}");
+        });
+    }
 }

@@ -37,6 +37,7 @@
 //! `tail` commits ([`Writer::commit`]); (5) only then may the answer leave.
 
 mod account;
+mod checksum;
 mod mend;
 mod reader;
 #[cfg(test)]
@@ -44,6 +45,7 @@ mod tests;
 
 use std::fmt;
 
+use self::checksum::{append, checksum};
 use super::atomic::Ordering::{self, Acquire, Relaxed, Release};
 use super::atomic::{AtomicU64, fence, stored};
 use crate::limits::EXPOSURE_SIZE_MAX;
@@ -303,7 +305,7 @@ fn bind(payload_crc: u32, position: u64, size: u32, seq: u64) -> u32 {
     bytes[..8].copy_from_slice(&position.to_le_bytes());
     bytes[8..12].copy_from_slice(&size.to_le_bytes());
     bytes[12..].copy_from_slice(&seq.to_le_bytes());
-    crc32c::crc32c_append(payload_crc, &bytes)
+    append(payload_crc, &bytes)
 }
 
 /// A pad's first and only word.
@@ -451,7 +453,7 @@ impl<'r> Writer<'r> {
     fn write(&mut self, position: u64, seq: u64, payload: &[u8]) {
         let at = word_at(position, self.capacity);
         let size = payload.len() as u32;
-        let crc = bind(crc32c::crc32c(payload), position, size, seq);
+        let crc = bind(checksum(payload), position, size, seq);
         let words = self.words;
         put(words, at, u64::from(size) | (u64::from(crc) << 32), Relaxed);
         put(words, at + 1, seq, Relaxed);

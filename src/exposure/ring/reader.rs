@@ -12,6 +12,7 @@
 
 use super::super::atomic::Ordering::{Acquire, Relaxed, Release};
 use super::super::atomic::{AtomicU64, fence};
+use super::checksum::{append, checksum};
 use super::{
     AT_NEXT_SEQ, AT_READER_HEARTBEAT, AT_SLOTS, AT_STATE, AT_TAIL, Identity, PAD, RECORD_HEADER_SIZE,
     RingFault, SEQ_END, bind, check_positions, get, identify, pad_word, put, record_size, word_at,
@@ -46,7 +47,7 @@ impl Position {
 
     fn check(&self, state: u64) -> u64 {
         let parts = [state, self.consumed, self.corrupt, self.expected, self.pending];
-        let check = parts.iter().fold(0, |crc, part| crc32c::crc32c_append(crc, &part.to_le_bytes()));
+        let check = parts.iter().fold(0, |crc, part| append(crc, &part.to_le_bytes()));
         u64::from(check)
     }
 
@@ -286,7 +287,7 @@ impl<W: AsRef<[AtomicU64]>> Reader<W> {
                     let begin = out.len();
                     self.copy(self.position.head, payload_size as usize, out);
                     // The copy is checked, not the shared words: they may change.
-                    let found = bind(crc32c::crc32c(&out[begin..]), self.position.head, payload_size, seq);
+                    let found = bind(checksum(&out[begin..]), self.position.head, payload_size, seq);
                     if found != crc || !(self.position.expected..SEQ_END).contains(&seq) {
                         out.truncate(begin);
                         return Ok(self.skip_damage());
@@ -419,7 +420,7 @@ impl<W: AsRef<[AtomicU64]>> Reader<W> {
                 *bytes = word.load(Relaxed).to_le_bytes();
             }
             let size = left.min(words.len() * 8);
-            crc = crc32c::crc32c_append(crc, &bytes[..size]);
+            crc = append(crc, &bytes[..size]);
             left -= size;
         }
         crc
