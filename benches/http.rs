@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rig::{DRAIN_EVERY, post, with_rig};
 use splitd::engine::plan::Plan;
-use splitd::http::scan_request;
+use splitd::http::{MemberOrder, scan_request};
 use typical::{EXPERIMENTS, Slots, bodies, by_serde, compile};
 
 fn scan(criterion: &mut Criterion) {
@@ -21,6 +21,7 @@ fn scan(criterion: &mut Criterion) {
     let bodies = bodies();
     let mut at = bodies.iter().cycle();
     let mut values = vec![(0, 0); plan.attribute_count()];
+    let mut order = MemberOrder::new(values.len());
     let mut scratch = vec![0; bodies.iter().map(|body| body.len()).max().unwrap()];
     let total: usize = bodies.iter().map(|body| body.len()).sum();
     let mut group = criterion.benchmark_group("scan a body into slots");
@@ -28,7 +29,7 @@ fn scan(criterion: &mut Criterion) {
     group.bench_function("splitd", |bencher| {
         bencher.iter(|| {
             let mut slots = Slots::new(&plan, &mut values);
-            scan_request(at.next().unwrap().as_bytes(), &mut scratch, &mut slots).unwrap();
+            scan_request(at.next().unwrap().as_bytes(), &mut scratch, &mut order, &mut slots).unwrap();
             black_box(&slots);
         });
     });

@@ -9,8 +9,8 @@ use crate::engine::attributes::{AttributeIndex, Facts};
 use crate::engine::plan::Plan;
 use crate::exposure::record::{self, Exposure};
 use crate::http::{
-    Answer, ContentType, Fields, Method, Out, Request, ScanFault, Scanned, Status, query_options, scan_query,
-    scan_request,
+    Answer, ContentType, Fields, MemberOrder, Method, Out, Request, ScanFault, Scanned, Status,
+    query_options, scan_query, scan_request,
 };
 use crate::limits::CONTEXT_SIZE_MAX;
 use crate::metrics::Family;
@@ -55,8 +55,8 @@ struct Asked<'a> {
 impl App<'_, '_> {
     /// `/v1/assign`
     pub(super) fn assign(&mut self, request: &Request<'_>, scratch: &mut [u8], now: Now, answer: Answer<'_>) {
-        let App { plan, facts, decision, desk, .. } = self;
-        let asked = match read(plan, facts, desk, request, scratch) {
+        let App { plan, order, facts, decision, desk, .. } = self;
+        let asked = match read(plan, order, facts, desk, request, scratch) {
             Ok(asked) => asked,
             Err(fault) => return answer.problem(fault.status(), fault),
         };
@@ -79,8 +79,8 @@ impl App<'_, '_> {
         now: Now,
         answer: Answer<'_>,
     ) {
-        let App { plan, facts, decision, desk, .. } = self;
-        let asked = match read(plan, facts, desk, request, scratch) {
+        let App { plan, order, facts, decision, desk, .. } = self;
+        let asked = match read(plan, order, facts, desk, request, scratch) {
             Ok(asked) => asked,
             Err(fault) => return answer.problem(fault.status(), fault),
         };
@@ -115,9 +115,9 @@ impl App<'_, '_> {
         now: Now,
         out: &mut Out<'_>,
     ) {
-        let App { plan, facts, decision, desk, .. } = self;
+        let App { plan, order, facts, decision, desk, .. } = self;
         let mut form = Form::new(plan, facts);
-        let asked = scan_request(line, scratch, &mut form)
+        let asked = scan_request(line, scratch, order, &mut form)
             .map(|scanned| Asked {
                 units: form.units,
                 scanned: Scanned {
@@ -143,13 +143,14 @@ impl App<'_, '_> {
 /// Reads a whole request into units and facts.
 fn read<'a>(
     plan: &Plan<'a>,
+    order: &mut MemberOrder,
     facts: &mut Facts,
     desk: &Desk<'_>,
     request: &Request<'a>,
     scratch: &'a mut [u8],
 ) -> Result<Asked<'a>, Fault<'a>> {
     let mut form = Form::new(plan, facts);
-    let scanned = scan(request, scratch, &mut form);
+    let scanned = scan(request, scratch, order, &mut form);
     let units = form.units;
     let scanned = scanned.map_err(Fault::Scan)?;
     judge_types(plan, facts, desk)?;
@@ -161,11 +162,12 @@ fn read<'a>(
 pub(super) fn scan<'a, F: Fields<'a>>(
     request: &Request<'a>,
     scratch: &'a mut [u8],
+    order: &mut MemberOrder,
     fields: &mut F,
 ) -> Result<Scanned<'a>, ScanFault<'a>> {
     if request.head.method == Method::Post {
         let options = query_options(request.head.query)?;
-        let scanned = scan_request(request.body, scratch, fields)?;
+        let scanned = scan_request(request.body, scratch, order, fields)?;
         Ok(Scanned { payloads: options.payloads, exposure: options.exposure, ..scanned })
     } else {
         scan_query(request.head.query.unwrap_or(""), scratch, fields)

@@ -33,9 +33,9 @@ impl App<'_, '_> {
         scratch: &mut [u8],
         answer: Answer<'_>,
     ) {
-        let App { plan, facts, desk, source, .. } = self;
+        let App { plan, order, facts, desk, source, .. } = self;
         let mut notes = Notes::new(Form::new(plan, facts));
-        let scanned = scan(request, scratch, &mut notes).map_err(Fault::Scan);
+        let scanned = scan(request, scratch, order, &mut notes).map_err(Fault::Scan);
         let Notes { mut ignored, request, .. } = notes;
         if let Err(fault) = scanned.and_then(|_| judge_types(plan, facts, desk)) {
             return answer.problem(fault.status(), fault);

@@ -18,8 +18,8 @@ use crate::engine::attributes::Facts;
 use crate::engine::plan::Plan;
 use crate::exposure::ring::Writer;
 use crate::http::{
-    Admission, Answer, BodyMode, ContentType, Head, LinesHead, Media, Method, Out, Refusal, Request, Service,
-    Status, percent_decode, query_options,
+    Admission, Answer, BodyMode, ContentType, Head, LinesHead, Media, MemberOrder, Method, Out, Refusal,
+    Request, Service, Status, percent_decode, query_options,
 };
 use crate::limits::{ANSWER_SIZE_MAX, EXPOSURE_SIZE_MAX, HEAD_SIZE_MAX, NAME_SIZE_MAX, REPORT_SIZE_MAX};
 use crate::metrics::pace::Pace;
@@ -174,6 +174,7 @@ impl<'r> Desk<'r> {
 /// The endpoints over one plan.
 pub struct App<'a, 'r> {
     plan: &'a Plan<'a>,
+    order: MemberOrder,
     facts: Facts,
     decision: Decision,
     source: explain::Source,
@@ -185,7 +186,14 @@ impl<'a, 'r> App<'a, 'r> {
     #[must_use]
     pub fn new(plan: &'a Plan<'a>, desk: &'a mut Desk<'r>) -> App<'a, 'r> {
         let (facts, decision) = (Facts::new(plan), Decision::new(plan));
-        App { plan, facts, decision, source: explain::Source::new(), desk }
+        App {
+            plan,
+            order: MemberOrder::new(plan.attribute_count()),
+            facts,
+            decision,
+            source: explain::Source::new(),
+            desk,
+        }
     }
 
     /// What it keeps over all plans.

@@ -16,12 +16,15 @@
 //! waits in the scanner, so that what its routines return fits in registers.
 
 mod number;
+mod order;
 mod special;
 
 use crate::limits;
 
 use self::number::short_decimal;
 pub(super) use self::number::{number_end, number_value};
+pub use self::order::MemberOrder;
+use self::order::Place;
 use self::special::first_special;
 
 use super::fields::{Fields, Scalar, ScanFault, Scanned};
@@ -29,7 +32,8 @@ use super::scratch::{Scratch, Text};
 use super::units::UnitList;
 
 /// Scans the body of an assign request into `fields`. `scratch` holds what
-/// has escapes, unescaped.
+/// has escapes, unescaped. `order` learns how clients write their attributes;
+/// whatever it holds, what is told is the same.
 ///
 /// # Errors
 /// Where the body is not what assignment.md says it is.
@@ -39,6 +43,7 @@ use super::units::UnitList;
 pub fn scan_request<'a, F: Fields<'a>>(
     body: &'a [u8],
     scratch: &'a mut [u8],
+    order: &mut MemberOrder,
     fields: &mut F,
 ) -> Result<Scanned<'a>, ScanFault<'a>> {
     assert!(scratch.len() >= body.len(), "the scratch is shorter than the body");
@@ -46,7 +51,7 @@ pub fn scan_request<'a, F: Fields<'a>>(
     let fault = SyntaxFault { offset: 0, reason: "" };
     let mut scanner = Scanner { text, scratch: Scratch(scratch), fault };
     let mut units = UnitList::default();
-    match scanner.body(&mut units, fields) {
+    match scanner.body(&mut units, order, fields) {
         Ok(context) => {
             units.tell(fields)?;
             Ok(Scanned { context, payloads: false, exposure: true })
@@ -132,9 +137,17 @@ impl<'a> Rest<'a> {
         self.bytes().first().copied().unwrap_or(0)
     }
 
+    /// Passes over `text`, if that comes next. Unlike [`Rest::pass`] it need not
+    /// ask whether a character ends there.
     #[inline(always)]
-    fn begins_with<const SIZE: usize>(self, text: [u8; SIZE]) -> bool {
-        self.bytes().first_chunk() == Some(&text)
+    fn pass_over(&mut self, text: &'static str) -> bool {
+        match self.0.strip_prefix(text) {
+            Some(rest) => {
+                self.0 = rest;
+                true
+            }
+            None => false,
+        }
     }
 
     /// Passes over so many bytes, which have to end where a character does.
@@ -178,7 +191,12 @@ impl<'a> Scanner<'a> {
     }
 
     /// The body: tells attributes, gathers units, and returns the context.
-    fn body<F: Fields<'a>>(&mut self, units: &mut UnitList<'a>, fields: &mut F) -> Result<&'a [u8], Stop> {
+    fn body<F: Fields<'a>>(
+        &mut self,
+        units: &mut UnitList<'a>,
+        order: &mut MemberOrder,
+        fields: &mut F,
+    ) -> Result<&'a [u8], Stop> {
         // The offset of a member that is no object.
         let mut units_fault = None;
         let mut attributes_fault = None;
@@ -210,7 +228,7 @@ impl<'a> Scanner<'a> {
                     attributes_fault = (!is_object).then_some(value_at);
                     context = b"";
                     if is_object {
-                        rest = self.attributes(rest, fields)?;
+                        rest = self.attributes(rest, order, fields)?;
                         context = &self.text.as_bytes()[value_at..self.offset(rest)];
                     } else {
                         rest = self.skip_value(rest, 1)?;
@@ -240,24 +258,19 @@ impl<'a> Scanner<'a> {
     /// scratch is used again.
     #[inline(always)]
     fn next_member(&mut self, rest: &mut Rest<'a>, first: &mut bool) -> Result<Option<Text<'a>>, Stop> {
-        if !*first && rest.begins_with(*b", \"") {
-            rest.pass(3);
+        if !*first && rest.pass_over(", \"") {
+            // As most come.
         } else if !self.next_part(rest, b'}', "`,` or `}` is expected", first)? {
             return Ok(None);
-        } else if rest.peek() != b'"' {
+        } else if !rest.pass_over("\"") {
             return Err(self.stop(*rest, "a member's name is expected"));
-        } else {
-            rest.pass(1);
         }
         let name = self.inside_of_string(rest)?;
-        if rest.begins_with(*b": ") {
-            rest.pass(2);
-        } else {
+        if !rest.pass_over(": ") {
             rest.skip_space();
-            if rest.peek() != b':' {
+            if !rest.pass_over(":") {
                 return Err(self.stop(*rest, "`:` is expected"));
             }
-            rest.pass(1);
         }
         rest.skip_space();
         Ok(Some(name))
@@ -286,10 +299,9 @@ impl<'a> Scanner<'a> {
             return Ok(false);
         }
         if !std::mem::take(first) {
-            if next != b',' {
+            if !rest.pass_over(",") {
                 return Err(self.stop(*rest, expected));
             }
-            rest.pass(1);
             rest.skip_space();
         }
         Ok(true)
@@ -327,14 +339,34 @@ impl<'a> Scanner<'a> {
         Ok(rest)
     }
 
-    fn attributes<F: Fields<'a>>(&mut self, mut rest: Rest<'a>, fields: &mut F) -> Result<Rest<'a>, Stop> {
+    fn attributes<F: Fields<'a>>(
+        &mut self,
+        mut rest: Rest<'a>,
+        order: &mut MemberOrder,
+        fields: &mut F,
+    ) -> Result<Rest<'a>, Stop> {
         rest.pass(1);
         let mut first = true;
-        while let Some(name) = self.next_member(&mut rest, &mut first)? {
-            let Some(slot) = fields.attribute(self.scratch.borrow(name)) else {
-                rest = self.skip_value(rest, 2)?;
-                continue;
+        let mut place = Place::FIRST;
+        loop {
+            let slot = if let Some((slot, size)) = order.guess(rest.bytes(), place) {
+                rest.pass(size);
+                rest.skip_space();
+                first = false;
+                slot
+            } else {
+                let member = rest.bytes();
+                let Some(name) = self.next_member(&mut rest, &mut first)? else { return Ok(rest) };
+                let Some(slot) = fields.attribute(self.scratch.borrow(name)) else {
+                    rest = self.skip_value(rest, 2)?;
+                    // Behind this `{` there is a comma from now on.
+                    place = if place == Place::FIRST { Place::NOWHERE } else { place };
+                    continue;
+                };
+                order.learn(place, &member[..member.len() - rest.bytes().len()], slot);
+                slot
             };
+            place = Place::behind(slot);
             match rest.peek() {
                 b'"' => {
                     let value = self.string(&mut rest)?;
@@ -356,15 +388,15 @@ impl<'a> Scanner<'a> {
                     fields.list_end(slot, all_strings);
                 }
                 b't' => {
-                    self.word(&mut rest, *b"true")?;
+                    self.word(&mut rest, "true")?;
                     fields.value(slot, Scalar::Bool(true));
                 }
                 b'f' => {
-                    self.word(&mut rest, *b"false")?;
+                    self.word(&mut rest, "false")?;
                     fields.value(slot, Scalar::Bool(false));
                 }
                 b'n' => {
-                    self.word(&mut rest, *b"null")?;
+                    self.word(&mut rest, "null")?;
                     fields.value(slot, Scalar::Null);
                 }
                 _ => {
@@ -373,7 +405,6 @@ impl<'a> Scanner<'a> {
                 }
             }
         }
-        Ok(rest)
     }
 
     /// A list's elements; is every one a string?
@@ -417,9 +448,9 @@ impl<'a> Scanner<'a> {
                     rest.pass(1);
                     opened = true;
                 }
-                b't' => self.word(&mut rest, *b"true")?,
-                b'f' => self.word(&mut rest, *b"false")?,
-                b'n' => self.word(&mut rest, *b"null")?,
+                b't' => self.word(&mut rest, "true")?,
+                b'f' => self.word(&mut rest, "false")?,
+                b'n' => self.word(&mut rest, "null")?,
                 _ => return Err(self.stop(rest, "a value is expected")),
             }
             // Behind a value, or in a container just opened: out of all that
@@ -444,12 +475,8 @@ impl<'a> Scanner<'a> {
     }
 
     #[inline(always)]
-    fn word<const SIZE: usize>(&mut self, rest: &mut Rest<'a>, word: [u8; SIZE]) -> Result<(), Stop> {
-        if !rest.begins_with(word) {
-            return Err(self.stop(*rest, "a value is expected"));
-        }
-        rest.pass(SIZE);
-        Ok(())
+    fn word(&mut self, rest: &mut Rest<'a>, word: &'static str) -> Result<(), Stop> {
+        if rest.pass_over(word) { Ok(()) } else { Err(self.stop(*rest, "a value is expected")) }
     }
 
     #[inline(always)]
@@ -477,18 +504,18 @@ impl<'a> Scanner<'a> {
     /// The same, behind its opening quote.
     #[inline(always)]
     fn inside_of_string(&mut self, rest: &mut Rest<'a>) -> Result<Text<'a>, Stop> {
-        let inside = rest.0;
-        match first_special(inside.as_bytes()) {
-            Some(size) if inside.as_bytes()[size] == b'"' => {
-                rest.0 = &inside[size + 1..];
-                Ok(Text::Plain(&inside[..size]))
-            }
-            found => {
-                let (text, behind) = self.unplain_string(*rest, found)?;
+        let found = first_special(rest.bytes());
+        if let Some(size) = found {
+            let (text, behind) = rest.0.split_at(size);
+            let mut behind = Rest(behind);
+            if behind.pass_over("\"") {
                 *rest = behind;
-                Ok(text)
+                return Ok(Text::Plain(text));
             }
         }
+        let (text, behind) = self.unplain_string(*rest, found)?;
+        *rest = behind;
+        Ok(text)
     }
 
     /// The rest of a string that does not end where its plain text does, of
@@ -546,7 +573,7 @@ impl<'a> Scanner<'a> {
     fn escaped_code_point(&mut self, rest: &mut Rest<'a>, sequence_at: usize) -> Result<char, Stop> {
         let mut code_point = self.four_digits(rest)?;
         // RFC 8259 7: a high surrogate and at once its low one.
-        if (0xD800..0xDC00).contains(&code_point) && rest.begins_with(*b"\\u") {
+        if (0xD800..0xDC00).contains(&code_point) && rest.0.starts_with("\\u") {
             rest.pass(1);
             let low = self.four_digits(rest)?;
             if (0xDC00..0xE000).contains(&low) {

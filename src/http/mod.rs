@@ -46,7 +46,7 @@ pub mod workspace;
 
 pub use connection::{Connection, Output, Wait};
 pub use fields::{FieldFault, Fields, QueryName, Scalar, ScanFault, Scanned, Shape};
-pub use json::scan_request;
+pub use json::{MemberOrder, scan_request};
 pub use query::{PercentFault, QueryOptions, percent_decode, query_options, scan_query};
 pub use request::{BodyLength, Head, Method, Version};
 pub use response::{Answer, AnswerHead, Body, ContentType, Out, Status};

@@ -29,8 +29,11 @@ impl<'a> Fields<'a> for Log {
 
     fn attribute(&mut self, name: &str) -> Option<u16> {
         name.starts_with('a').then(|| {
-            self.names.push(name.to_owned());
-            self.names.len() as u16 - 1
+            let known = self.names.iter().position(|known| known == name);
+            known.unwrap_or_else(|| {
+                self.names.push(name.to_owned());
+                self.names.len() - 1
+            }) as u16
         })
     }
 
@@ -57,13 +60,17 @@ impl<'a> Fields<'a> for Log {
 
 /// What is told, and the context; or the fault in words.
 fn scan(body: impl AsRef<[u8]>) -> Result<(Vec<String>, String), String> {
-    let body = body.as_ref();
+    scan_after(&mut MemberOrder::new(100), &mut Log::default(), body.as_ref())
+}
+
+/// The same, by what other bodies have taught.
+fn scan_after(order: &mut MemberOrder, log: &mut Log, body: &[u8]) -> Result<(Vec<String>, String), String> {
     let mut scratch = vec![0xFF; body.len()];
-    let mut log = Log::default();
-    match scan_request(body, &mut scratch, &mut log) {
+    log.lines.clear();
+    match scan_request(body, &mut scratch, order, log) {
         Ok(scanned) => {
             assert!(scanned.exposure && !scanned.payloads);
-            Ok((log.lines, String::from_utf8(scanned.context.to_vec()).unwrap()))
+            Ok((log.lines.clone(), String::from_utf8(scanned.context.to_vec()).unwrap()))
         }
         Err(fault) => Err(fault.to_string()),
     }
@@ -214,7 +221,9 @@ fn unit_values_are_texts_of_1_to_256_bytes_or_integers_or_missing() {
 fn what_the_receiver_refuses_is_refused_with_the_units_name() {
     let mut log = Log { refuses: "v", ..Log::default() };
     let mut scratch = [0; 64];
-    let fault = scan_request(br#"{"units":{"u":"1","v":"2"}}"#, &mut scratch, &mut log).unwrap_err();
+    let fault =
+        scan_request(br#"{"units":{"u":"1","v":"2"}}"#, &mut scratch, &mut MemberOrder::new(0), &mut log)
+            .unwrap_err();
     assert_eq!(fault, ScanFault::Unit { name: "v", reason: "not wanted" });
 }
 
@@ -383,6 +392,49 @@ fn white_space_is_jsons_own() {
     assert!(scan("\n\r\t {\t\"units\"\r:\n{ } }\n").is_ok());
     for space in ["\u{b}", "\u{c}", "\u{a0}", "\u{2003}"] {
         assert!(scan(format!("{{{space}\"units\":{{}}}}")).is_err(), "{space:?}");
+    }
+}
+
+#[test]
+fn whatever_bodies_were_read_before_a_body_reads_the_same() {
+    let body = r#"{"attributes": {"a1": "x", "a2":2, "b": [3] , "a\u0033" : null, "a4": ["y"], "an_attribute_of_a_long_name": true, "a5":6}, "units": {}}"#;
+    // Long enough behind the members that all of them are looked up by guess.
+    let body = format!("{body}{}", " ".repeat(32));
+    let (mut order, mut log) = (MemberOrder::new(100), Log::default());
+    assert_eq!(scan_after(&mut order, &mut log, body.as_bytes()), scan(&body));
+    let mut nearly = Vec::new();
+    for at in 0..body.len() {
+        let mut bytes = body.clone().into_bytes();
+        bytes.remove(at);
+        nearly.push(bytes);
+        for byte in *b",: \"{}0a" {
+            let mut bytes = body.clone().into_bytes();
+            bytes.insert(at, byte);
+            nearly.push(bytes);
+        }
+        let [one, other] = [body[at..].find(','), body.find("\"a")].map(|found| found.unwrap_or(0));
+        nearly.push([&body.as_bytes()[..at], &body.as_bytes()[(at + one).max(other)..]].concat());
+    }
+    for bytes in &nearly {
+        let shown = String::from_utf8_lossy(bytes);
+        let expected = scan(bytes);
+        assert_eq!(scan_after(&mut order, &mut log, bytes), expected, "after many: {shown}");
+        let (mut order, mut log) = (MemberOrder::new(100), Log::default());
+        let _ = scan_after(&mut order, &mut log, body.as_bytes());
+        assert_eq!(
+            scan_after(&mut order, &mut log, bytes),
+            expected,
+            "after the one that it is like: {shown}"
+        );
+    }
+}
+
+#[test]
+fn attributes_beyond_the_order_are_read_and_not_learned() {
+    let (mut order, mut log) = (MemberOrder::new(1), Log::default());
+    let body = format!("{{\"attributes\":{{\"a1\":1,\"a2\":2,\"a3\":3}},\"units\":{{}}}}{}", " ".repeat(32));
+    for _ in 0..3 {
+        assert_eq!(scan_after(&mut order, &mut log, body.as_bytes()), scan(&body));
     }
 }
 

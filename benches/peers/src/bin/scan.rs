@@ -9,7 +9,7 @@ use peers::typical::{EXPERIMENTS, Slots, bodies, by_serde, compile};
 use peers::{Options, pin, thread_ns};
 use serde_json::Deserializer;
 use splitd::engine::plan::Plan;
-use splitd::http::scan_request;
+use splitd::http::{MemberOrder, scan_request};
 
 type Scan<'p> = Box<dyn FnMut(&[&'static str]) -> u64 + 'p>;
 
@@ -66,10 +66,11 @@ fn slots(plan: &Plan<'_>) -> Vec<(u8, u64)> {
 
 fn by_splitd<'p>(plan: &'p Plan<'p>, size: usize) -> Scan<'p> {
     let (mut values, mut scratch) = (slots(plan), vec![0; size]);
+    let mut order = MemberOrder::new(values.len());
     Box::new(move |bodies| {
         each(bodies, |body| {
             let mut slots = Slots::new(plan, &mut values);
-            scan_request(body.as_bytes(), &mut scratch, &mut slots).expect("sound bodies");
+            scan_request(body.as_bytes(), &mut scratch, &mut order, &mut slots).expect("sound bodies");
             sum(&slots)
         })
     })

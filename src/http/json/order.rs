@@ -1,0 +1,97 @@
+//! The order in which a service's clients write their attributes. They are
+//! written by programs, so the next member's name is mostly the one that came
+//! behind the same attribute in the request before, spelled and spaced the same:
+//! one comparison of its text then stands for the comma, the quotes, the colon
+//! and the search for the name.
+//!
+//! A guess is as good as reading: what was read there byte for byte the same was
+//! read as this attribute, and `{` has a place of its own, so no comma is taken
+//! for granted where there must be none. A wrong guess costs two comparisons.
+
+use wide::u8x16;
+
+/// Bytes of a member's text that are kept: `, "days_since_signup": ` has 23.
+const TEXT_SIZE_MAX: usize = 32;
+
+/// What is expected at a place: the text from there to the value, and whose it is.
+#[derive(Debug, Clone, Copy)]
+struct Member {
+    text: [u8; TEXT_SIZE_MAX],
+    /// A bit for each byte of it; 0 where nothing is expected.
+    mask: u32,
+    slot: u16,
+}
+
+const UNKNOWN: Member = Member { text: [0; TEXT_SIZE_MAX], mask: 0, slot: 0 };
+
+/// Where a member is expected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place(usize);
+
+impl Place {
+    /// Behind the object's `{`.
+    pub(super) const FIRST: Place = Place(0);
+
+    /// Where nothing is expected, and nothing is learned.
+    pub(super) const NOWHERE: Place = Place(usize::MAX);
+
+    /// Behind the value of the attribute in this slot.
+    #[inline(always)]
+    pub(super) fn behind(slot: u16) -> Place {
+        Place(usize::from(slot) + 1)
+    }
+}
+
+/// What came behind each attribute when it was read last. Made anew with the
+/// slots' meaning, that is with each plan.
+#[derive(Debug)]
+pub struct MemberOrder(Box<[Member]>);
+
+impl MemberOrder {
+    /// For so many slots; nothing is expected yet.
+    #[must_use]
+    pub fn new(slot_count: usize) -> MemberOrder {
+        MemberOrder(vec![UNKNOWN; slot_count + 1].into_boxed_slice())
+    }
+
+    /// Whose value follows in `rest`, and the bytes before it: where the expected
+    /// member follows, or the one expected behind that one, which was left out.
+    #[inline(always)]
+    pub(super) fn guess(&self, rest: &[u8], place: Place) -> Option<(u16, usize)> {
+        let rest = rest.first_chunk()?;
+        let member = self.0.get(place.0)?;
+        if let Some(size) = member.size_in(rest) {
+            return Some((member.slot, size));
+        }
+        if place == Place::FIRST {
+            return None;
+        }
+        let member = self.0.get(Place::behind(member.slot).0)?;
+        member.size_in(rest).map(|size| (member.slot, size))
+    }
+
+    /// This text stood there, and the value of `slot` behind it.
+    #[inline(never)]
+    pub(super) fn learn(&mut self, place: Place, text: &[u8], slot: u16) {
+        let Some(member) = self.0.get_mut(place.0) else { return };
+        *member = UNKNOWN;
+        if let Some(room) = member.text.get_mut(..text.len()) {
+            room.copy_from_slice(text);
+            member.mask = (u32::MAX).unbounded_shr((TEXT_SIZE_MAX - text.len()) as u32);
+            member.slot = slot;
+        }
+    }
+}
+
+impl Member {
+    /// The text's size, if `rest` begins with it.
+    #[inline(always)]
+    fn size_in(&self, rest: &[u8; TEXT_SIZE_MAX]) -> Option<usize> {
+        let same = |half: usize| {
+            let half = |bytes: &[u8; TEXT_SIZE_MAX]| u8x16::new(bytes.as_chunks().0[half]);
+            half(rest).simd_eq(half(&self.text)).to_bitmask()
+        };
+        let same = same(0) | same(1) << 16;
+        (self.mask != 0 && same & self.mask == self.mask).then_some(self.mask.count_ones() as usize)
+    }
+}
