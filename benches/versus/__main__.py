@@ -15,19 +15,21 @@ import tempfile
 import time
 from urllib.parse import quote
 
+import budgets
 import daemon
 import plot
+from budgets import RESULTS, Budgets
 from rounds import Load, Pairs, quartiles
 from servers import LOAD_CPU, ROOT, SERVER_CPU, Flask, Floor, Hyper, Nginx, Splitd, binary, sized, splitd_has
 
 EXPERIMENTS = "tests/golden/typical.experiments.json"
 REQUESTS = "tests/golden/typical.requests.ndjson"
 BODIES = {"bodies": os.path.join(ROOT, REQUESTS)}
-RESULTS = os.path.join(ROOT, "benches/results")
 GET_ATTRIBUTES = ("platform", "country", "app_version", "age", "is_subscriber", "days_since_signup")
 # What the controls must read.
 SAME = (0.97, 1.03)
 BUSY_NS, BUSY = 1000, (0.80, 0.92)
+TAIL_SAME = (0.8, 1.25)
 
 
 class Report:
@@ -35,6 +37,7 @@ class Report:
 
     def __init__(self, name, title, note):
         self.path = os.path.join(RESULTS, f"{name}.md")
+        self.budgets = Budgets(name, machine())
         self.lines = [f"## {title}", "", note, "", f"Measured by `scripts/bench {name}` {machine()}.", ""]
         print("\n".join(self.lines), flush=True)
 
@@ -48,7 +51,12 @@ class Report:
     def row(self, *cells):
         self.say("| " + " | ".join(str(cell) for cell in cells) + " |")
 
+    def note(self, key, values, measurable=True):
+        """A figure for the table of budgets."""
+        self.budgets.note(key, values, measurable)
+
     def write(self):
+        self.budgets.write()
         with open(self.path, "w") as file:
             file.write("\n".join(self.lines) + "\n")
         print(f"→ {os.path.relpath(self.path, ROOT)}", file=sys.stderr)
@@ -88,8 +96,13 @@ def calibrate(experiments, requests=BODIES):
 # ── Throughput ─────────────────────────────────────────────────────────────
 
 
-def pairs_row(report, pairs, goal=""):
+def pairs_row(report, pairs, goal="", key=None, judged=None):
+    """`key`: of the budget that the pair is for, if the controls were good."""
     a, b = pairs.a, pairs.b
+    if key:
+        # Where the generator was the limit, the cost is the figure.
+        by, ratio = ("CPU a request", pairs.cost_ratio()) if pairs.limited_by_load() else ("requests/s", pairs.rate_ratio())
+        report.note(key, ratio, judged[by])
     slack = pairs.limited_by_load()
     limited = " ⁕" if slack else ""
     report.row(
@@ -152,18 +165,19 @@ def throughput(arguments):
         run = stack.enter_context
         splitd = run(Splitd(EXPERIMENTS))
         floor, floor_uring = run(Floor("epoll", size)), run(Floor("uring", size))
-        pairs_row(report, Pairs(splitd, floor, load, count), "0.73 (must 0.60)")
-        pairs_row(report, Pairs(splitd, run(sized(Nginx, size)), load, count), "1.0 (must 0.83)")
+        with counted_calls(report, "calls-epoll", splitd):
+            pairs_row(report, Pairs(splitd, floor, load, count), "0.73 (must 0.60)", "floor", judged)
+        pairs_row(report, Pairs(splitd, run(sized(Nginx, size)), load, count), "1.0 (must 0.83)", "nginx", judged)
         pairs_row(report, Pairs(splitd, run(sized(Hyper, size)), load, count))
         flask = run(Flask(EXPERIMENTS))
-        pairs_row(report, Pairs(splitd, flask, load, count), "40 (must 30)")
+        pairs_row(report, Pairs(splitd, flask, load, count), "40 (must 30)", "flask", judged)
         flask.stop()
         pairs_row(report, Pairs(floor_uring, floor, load, count))
         if uring:
             by_uring = run(Splitd(EXPERIMENTS, io="io_uring"))
-            pairs_row(report, Pairs(by_uring, splitd, load, count), "1.0 (must 0.97)")
+            with counted_calls(report, "calls-uring", by_uring):
+                pairs_row(report, Pairs(by_uring, splitd, load, count), "1.0 (must 0.97)")
             pairs_row(report, Pairs(by_uring, floor_uring, load, count))
-            by_uring.stop()
         same = run(Splitd(EXPERIMENTS, logger="same", name="splitd (epoll), logger on its CPU"))
         pairs_row(report, Pairs(same, splitd, load, count))
         same.stop()
@@ -171,16 +185,33 @@ def throughput(arguments):
         deep = load.but(depth=16)
         floor.name, splitd.name = "floor (epoll), depth 16", "splitd (epoll), depth 16"
         pairs_row(report, Pairs(splitd, floor, deep, count))
+        if uring:
+            by_uring.name, floor_uring.name = "splitd (io_uring), depth 16", "floor (uring), depth 16"
+            own, floors = Pairs(by_uring, splitd, deep, count), Pairs(floor_uring, floor, deep, count)
+            pairs_row(report, own)
+            pairs_row(report, floors)
+            floor_ratio = floors.rate_ratio()[1]
+            report.note("uring-deep", [ratio / floor_ratio for ratio in own.rate_ratio()], judged["requests/s"])
     with contextlib.ExitStack() as stack:
         targets = get_targets(stack.enter_context(tempfile.TemporaryDirectory()))
         get_size = calibrate(EXPERIMENTS, targets)
         get = Load(targets, arguments.connections, io=arguments.load_io)
         splitd = stack.enter_context(Splitd(EXPERIMENTS, name="splitd (epoll), GET with 6 attributes"))
         floor = stack.enter_context(Floor("epoll", get_size, name="floor (epoll), the same"))
-        pairs_row(report, Pairs(splitd, floor, get, count), "0.80 (must 0.70)")
+        pairs_row(report, Pairs(splitd, floor, get, count), "0.80 (must 0.70)", "get", judged)
     verdict(report, judged)
     report.say(f"Answers have {size} bytes on average, {get_size} by GET.")
     report.write()
+
+
+@contextlib.contextmanager
+def counted_calls(report, key, splitd):
+    """Notes the worker's system calls a request meanwhile."""
+    count = lambda: [splitd.metric(name, pool="assign") for name in ("splitd_system_calls_total", "splitd_requests_total")]
+    before = count()
+    yield
+    calls, requests = (after - first for after, first in zip(count(), before))
+    report.note(key, [calls / requests] * 3)
 
 
 # ── Connections ────────────────────────────────────────────────────────────
@@ -215,6 +246,12 @@ def connections(arguments):
                 medians[server.name].append((count, rate))
                 cells.append(f"{rate / 1000:.1f} ({cost / 1000:.2f})")
             report.row(count, *cells)
+            rates = {server.name: [round.rate for round in taken[server.name]] for server in servers}
+            if "splitd (io_uring)" in rates and f"uring-{count}" in budgets.KEYS:
+                ratio = quartiles([a / b for a, b in zip(rates["splitd (io_uring)"], rates["splitd (epoll)"])])
+                floors = quartiles([a / b for a, b in zip(rates["floor (uring)"], rates["floor (epoll)"])])[1]
+                # With many connections the floor servers' own ratio is what can be had.
+                report.note(f"uring-{count}", [value / (floors if count >= 1000 else 1) for value in ratio], judged["requests/s"])
     series = [(name + ("*" if "floor" in name else ""), points) for name, points in medians.items()]
     plot.lines(
         os.path.join(RESULTS, "connections.svg"),
@@ -310,13 +347,26 @@ def latency(arguments):
         ]
         if splitd_has("io_uring"):
             servers.append(run(Splitd(EXPERIMENTS, io="io_uring", logger="same", name="splitd (io_uring), logger as it comes")))
+        service = servers[4].histogram("splitd_request_service_seconds")
         taken = in_turns(servers, load, rounds)
+        service = servers[4].histogram("splitd_request_service_seconds") - service
         report.head(*LATENCY_HEAD)
         latency_rows(report, taken, [server.name for server in servers])
         floor_tail = Tail(taken[servers[0].name], "latency").at(0.999)
         report.say("", "p99.9 against the floor server's: " + ", ".join(
             f"{server.name} {Tail(taken[server.name], 'latency').at(0.999) / floor_tail:.2f}" for server in servers[1:]
         ))
+        by_round = lambda a, b: quartiles(
+            [own.result["latency"]["p99.9"] / other.result["latency"]["p99.9"] for own, other in zip(taken[servers[a].name], taken[servers[b].name])]
+        )
+        control = by_round(1, 0)
+        good = TAIL_SAME[0] <= control[1] <= TAIL_SAME[1]
+        report.say("", f"Control, the floor's p99.9 by round ÷ its own: {spread(control, 2)}" + ("" if good else ": **unmeasurable here**"))
+        report.note("tail", by_round(4, 0), good)
+        report.note("tail-logger", by_round(3, 2), good)
+        quantiles = [1e6 * service.at(quantile) for quantile in (0.5, 0.99, 0.999)]
+        report.say("", "Service time inside the worker, its own histogram (logger as it comes): p50 {:.1f}, p99 {:.1f}, p99.9 {:.1f} µs.".format(*quantiles))
+        report.note("service", [quantiles[2]] * 3)
         latency_against_rate(report, load, [servers[0], servers[4]], max(3, arguments.pairs // 5))
     report.write()
 
@@ -384,12 +434,24 @@ def decision(arguments):
             report.row(line["name"], spread([ns / 1000 for ns in quartiles(line["ns"])]), line["assigned"])
         again = ratios(plan["splitd again"], plan["splitd"])
         report.say("", f"Control, splitd again ÷ splitd: {spread(again)}" + ("" if SAME[0] <= again[1] <= SAME[1] else ": **unmeasurable here**"))
+        report.note("decision", [ns / 1000 for ns in quartiles(plan["splitd"]["ns"])])
+        report.note("unleash", ratios(plan["unleash"], plan["splitd"]), SAME[0] <= again[1] <= SAME[1])
         report.say("", f"unleash ÷ splitd: {spread(ratios(plan['unleash'], plan['splitd']), 1)} (goal 50, must 25)")
     report.say("", "Scanning a `typical` body into slots, each crate without a tree and with borrowed strings:", "")
     scans = in_process("scan")
     report.head("scanner", "ns a body", "÷ splitd")
     for line in scans:
         report.row(line["name"], spread(quartiles(line["ns"]), 0), spread(ratios(line, scans[0]), 2))
+        if line["name"] == "sonic-rs":
+            report.note("scan", ratios(line, scans[0]))
+    report.say("", "A worker's own work, without sockets, every exposure in a ring:", "")
+    report.head("part", "ns")
+    keys = {"POST": ("request", 1000), "exposure": ("exposure", 1)}
+    for line in in_process("parts"):
+        report.row(line["name"], spread(quartiles(line["ns"]), 0))
+        if line["name"] in keys:
+            key, scale = keys[line["name"]]
+            report.note(key, [ns / scale for ns in quartiles(line["ns"])])
     report.write()
 
 
@@ -416,6 +478,8 @@ def experiments(arguments):
             spread([ns / 1000 for ns in quartiles(other["ns"])], 1),
             spread(ratios(other, own), 1),
         )
+        if f"decision-{own['experiments']}" in budgets.KEYS:
+            report.note(f"decision-{own['experiments']}", [ns / 1000 for ns in quartiles(own["ns"])])
     plot.lines(
         os.path.join(RESULTS, "experiments.svg"),
         "One decision against experiments",
@@ -444,9 +508,12 @@ def start(arguments):
             plans[f"{size:,}"] = path = os.path.join(directory, f"{size}.json")
             subprocess.run([binary("decision"), "--write", path, "--sizes", str(size)], check=True)
         taken = daemon.start(max(10, arguments.pairs), plans)
-    report.head("experiments", "ms", "goal")
+    report.head("experiments", "the log begins", "plan compiled", "workers ready", "first answer, ms", "goal")
     for name, values in taken.items():
-        report.row(name, spread(values, 0), "50 (must 200)" if name == "100" else "")
+        *milestones, answered = values
+        times = [f"{median:.0f}" for _, median, _ in milestones]
+        report.row(name, *times, spread(answered, 0), "50 (must 200)" if name == "100" else "")
+    report.note("start", taken["100"][-1])
     report.write()
 
 
@@ -462,7 +529,43 @@ def memory(arguments):
     for users, own, resident in samples:
         report.row(f"{users:,}", own // 1024, resident // 1024)
     growth = samples[-1][1] - samples[0][1]
+    report.note("memory", [growth / 1024] * 3)
     report.say("", f"Growth of its own over {samples[-1][0]:,} users: {growth} bytes.")
+    report.write()
+
+
+def logger(arguments):
+    report = Report(
+        "logger",
+        "The logger, ring to file",
+        "A second's exposures of `typical` wait in the ring; the logger, on a CPU of its own, takes them out and writes and syncs "
+        "them to files. Exposures a second of its CPU time, and of time that passed.",
+    )
+    taken = daemon.logger(EXPERIMENTS, BODIES, max(8, arguments.pairs // 2))
+    report.head("a second of", "exposures")
+    for what, values in taken.items():
+        report.row(what, spread(values, 0))
+    report.note("logger", taken["CPU time"])
+    report.write()
+
+
+def reload(arguments):
+    report = Report(
+        "reload",
+        "Plans that change under load",
+        "5,000 requests/s in an open loop while the experiments file is read again ten times a second; service time inside the "
+        "worker by its own histogram. A loader compiles each plan on whatever CPU is free, at low priority.",
+    )
+    report.head("experiments", "plans taken", "requests", "p99.9 µs", "over 1 ms")
+    with tempfile.TemporaryDirectory() as directory:
+        large = os.path.join(directory, "10000.json")
+        subprocess.run([binary("decision"), "--write", large, "--sizes", "10000"], check=True)
+        for name, path in (("100", EXPERIMENTS), ("10,000", large)):
+            plans, service = daemon.reload(path, BODIES)
+            over = service.above(0.00105)
+            report.row(name, plans, f"{service.count:,}", f"{1e6 * service.at(0.999):.0f}", over)
+            if name == "100":
+                report.note("reload", [over] * 3)
     report.write()
 
 
@@ -473,23 +576,30 @@ COMMANDS = {
     "experiments": experiments,
     "decision": decision,
     "start": start,
+    "logger": logger,
+    "reload": reload,
     "memory": memory,
 }
 
 
 def main():
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__.splitlines()[0])
-    parser.add_argument("command", nargs="?", default="throughput", choices=[*COMMANDS, "all"])
+    parser.add_argument("command", nargs="?", default="throughput", choices=[*COMMANDS, "all", "budgets", "readme"])
     parser.add_argument("--pairs", type=int, default=16, help="pairs of rounds (default 16; fewer than 15 are for trying out)")
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--load-io", choices=["uring", "epoll"], default="uring", help="how the generator itself works")
     arguments = parser.parse_args()
+    if arguments.command == "readme":
+        return budgets.into_readme()
+    if arguments.command == "budgets":
+        return print("\n".join(budgets.table()))
     if os.cpu_count() < 2:
         sys.exit("needs 2 CPUs: one for the server, one for the generator")
     os.makedirs(RESULTS, exist_ok=True)
     for name, command in COMMANDS.items():
         if arguments.command in (name, "all"):
             command(arguments)
+    print("\n".join(budgets.table()))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,12 @@
 """What the daemon as a whole costs: its start, and its memory over ten million
 users. Nobody to compare with, so these are absolute figures with their spread."""
 
+import datetime
 import os
+import re
+import signal
 import subprocess
+import threading
 import tempfile
 import time
 import urllib.error
@@ -17,8 +21,12 @@ USERS = 10_000_000
 SAMPLES = 10
 
 
+# What the log says on the way, in its order.
+MILESTONES = ("start", "experiments_taken", "ready")
+
+
 def first_answer_ms(experiments):
-    """From the exec to the first answered decision."""
+    """Milliseconds from the exec to each milestone of the log, and to the first answered decision."""
     with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
         port, bulk, admin = free_port(), free_port(), free_port()
         settings = {
@@ -28,14 +36,16 @@ def first_answer_ms(experiments):
             "pool.assign.cpus": SERVER_CPU,
             "pool.bulk.listen": f"127.0.0.1:{bulk}",
             "pool.admin.listen": f"127.0.0.1:{admin}",
+            "drain_idle": "0s",
         }
         sets = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
         program = os.path.join(ROOT, "target/release/splitd")
         os.sched_setaffinity(0, {LOAD_CPU})
-        began = time.monotonic()
+        log = open(f"{directory}/log", "w+")
+        began, began_at = time.monotonic(), time.time()
         child = subprocess.Popen(
             [program, "serve", "--experiments", os.path.join(ROOT, experiments), *sets],
-            stderr=subprocess.DEVNULL,
+            stderr=log,
             preexec_fn=lambda: os.sched_setaffinity(0, range(os.cpu_count())),
         )
         try:
@@ -43,7 +53,11 @@ def first_answer_ms(experiments):
                 try:
                     with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/assign?user_id=1", timeout=5) as answer:
                         answer.read()
-                    return (time.monotonic() - began) * 1000
+                    answered = (time.monotonic() - began) * 1000
+                    log.seek(0)
+                    times = {event: at for at, event in re.findall(r"^(\S+) \w+ pid=\d+ event=(\w+)", log.read(), re.MULTILINE)}
+                    since = lambda text: 1000 * (datetime.datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp() - began_at)
+                    return [*(since(times[event]) if event in times else answered for event in MILESTONES), answered]
                 except (urllib.error.URLError, ConnectionError):
                     if time.monotonic() - began > 30 or child.poll() is not None:
                         raise
@@ -51,16 +65,74 @@ def first_answer_ms(experiments):
         finally:
             child.terminate()
             child.wait(60)
+            log.close()
             os.sched_setaffinity(0, range(os.cpu_count()))
 
 
 def start(rounds, plans):
-    """Quartiles of milliseconds by plan, in turns."""
+    """Quartiles of milliseconds by plan, in turns: of each milestone, and of the first answer."""
     taken = {name: [] for name in plans}
     for _ in range(rounds):
         for name, path in plans.items():
             taken[name].append(first_answer_ms(path))
-    return {name: quartiles(values) for name, values in taken.items()}
+    return {name: [quartiles(times) for times in zip(*values)] for name, values in taken.items()}
+
+
+def cpu_ns(pid):
+    """CPU time of all threads of a process so far."""
+    total = 0
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{task}/schedstat") as file:
+            total += int(file.read().split()[0])
+    return total
+
+
+def logger(experiments, requests, rounds):
+    """Quartiles of exposures a second of the logger's CPU time, and of time."""
+    by_cpu, by_time = [], []
+    with Splitd(experiments, logger="away") as splitd:
+        for task in os.listdir(f"/proc/{splitd.logger}/task"):
+            os.sched_setaffinity(int(task), {LOAD_CPU})
+        load = Load(requests, warm_ms=1, measure_ms=1000)
+        delivered = lambda: splitd.metric("splitd_exposures_delivered_total")
+        waiting = lambda: splitd.metric("splitd_exposures_in_rings")
+        for _ in range(rounds):
+            splitd.hold_logger(True)
+            load.once(splitd)
+            before, cpu, begin = delivered(), cpu_ns(splitd.logger), time.monotonic()
+            splitd.hold_logger(False)
+            while splitd.rings()[1] > 0 and time.monotonic() - begin < 60:
+                time.sleep(0.005)
+            took, cpu = time.monotonic() - begin, cpu_ns(splitd.logger) - cpu
+            while waiting() > 0 and time.monotonic() - begin < 60:
+                time.sleep(0.05)
+            count = delivered() - before
+            by_cpu.append(count / cpu * 1e9)
+            by_time.append(count / took)
+    return {"CPU time": quartiles(by_cpu), "time": quartiles(by_time)}
+
+
+def reload(experiments, requests):
+    """(plans taken, the worker's histogram of service time) under load, while plans change."""
+    with Splitd(experiments, logger="same") as splitd:
+        load = Load(requests, rate=5000, warm_ms=100, measure_ms=6000)
+        load.but(measure_ms=500).once(splitd)
+        count = lambda: (splitd.metric("splitd_plans_taken_total", pool="assign"), splitd.histogram("splitd_request_service_seconds"))
+        (plans, service), over = count(), threading.Event()
+
+        def change():
+            while not over.wait(0.1):
+                os.kill(splitd.child.pid, signal.SIGHUP)
+
+        thread = threading.Thread(target=change)
+        thread.start()
+        try:
+            load.once(splitd)
+        finally:
+            over.set()
+            thread.join()
+        taken, after = count()
+        return int(taken - plans), after - service
 
 
 def own_memory(pid):

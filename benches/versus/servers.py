@@ -170,6 +170,29 @@ AT_TAIL, AT_REFUSED_FULL, AT_REFUSED_OVERSIZE, AT_STATE = 16, 18, 19, 32
 RING_SIZE = "256MiB"
 
 
+class Histogram:
+    """Cumulative counts by upper edge, as Prometheus has them."""
+
+    def __init__(self, counts):
+        self.counts = counts
+        self.count = int(counts.get(float("inf"), 0))
+
+    def __sub__(self, before):
+        """What came since `before`, whose edges may be fewer."""
+        return Histogram({edge: count - before.up_to(edge) for edge, count in self.counts.items()})
+
+    def up_to(self, edge):
+        return max((count for other, count in self.counts.items() if other <= edge), default=0)
+
+    def at(self, quantile):
+        """The upper edge of the bucket that the quantile lies in, in seconds."""
+        return min((edge for edge, count in self.counts.items() if count >= quantile * self.count), default=0)
+
+    def above(self, seconds):
+        """How many were longer."""
+        return int(self.count - self.up_to(seconds))
+
+
 class Splitd(Server):
     """`logger` says what the logger does while a round runs
     - `away`: it stands still and catches up between rounds, as if it had a CPU
@@ -246,6 +269,27 @@ class Splitd(Server):
         if not found:
             self.fail(f"has no ring in {self.runtime}")
         return refused, waiting
+
+    def metrics(self):
+        """(name, labels, value) of every sample of /metrics."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/metrics", timeout=10) as answer:
+            for line in answer.read().decode().splitlines():
+                sample = re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line)
+                if sample:
+                    yield sample[1], dict(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', sample[2] or "")), float(sample[3])
+
+    def metric(self, name, **labels):
+        """Summed over all samples with these labels."""
+        return sum(value for found, has, value in self.metrics() if found == name and labels.items() <= has.items())
+
+    def histogram(self, name, pool="assign"):
+        """The pool's, over all routes."""
+        counts = {}
+        for found, labels, value in self.metrics():
+            if found == f"{name}_bucket" and labels["pool"] == pool:
+                edge = float(labels["le"].replace("+Inf", "inf"))
+                counts[edge] = counts.get(edge, 0) + value
+        return Histogram(counts)
 
     def hold_logger(self, hold):
         if hold != self.stopped:
