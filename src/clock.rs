@@ -47,6 +47,19 @@ pub fn mono_ns() -> u64 {
     mono.tv_sec() as u64 * 1_000_000_000 + mono.tv_nsec() as u64
 }
 
+/// How long the machine has slept since it was booted: CLOCK_BOOTTIME goes on
+/// meanwhile and CLOCK_MONOTONIC does not.
+#[must_use]
+pub fn suspended_ns() -> u64 {
+    let read = |id| {
+        let time = clock_gettime(id).expect("both clocks are always there");
+        time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64
+    };
+    // In this order the difference is never below zero.
+    let mono_ns = read(ClockId::CLOCK_MONOTONIC);
+    read(ClockId::CLOCK_BOOTTIME).saturating_sub(mono_ns)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

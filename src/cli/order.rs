@@ -34,6 +34,9 @@ pub(super) struct DrainArguments {
     instance: InstanceArguments,
 }
 
+/// How often an order is given that a master took with it.
+const ASK_COUNT_MAX: usize = 3;
+
 pub(super) fn reload(arguments: &ReloadArguments, out: &mut dyn Write) -> Result<Exit, Failure> {
     let order = if arguments.workers { Wish::Workers } else { Wish::Reload };
     let reply = match give(&arguments.instance, Request { order, wait: arguments.wait })? {
@@ -97,6 +100,17 @@ fn give(instance: &InstanceArguments, request: Request) -> Result<Result<Option<
 }
 
 fn exchange(path: &Path, request: Request) -> io::Result<Option<Reply>> {
+    for _ in 1..ASK_COUNT_MAX {
+        match exchange_once(path, request)? {
+            // New settings put another master in its place, which is asked again.
+            None if request.wait && request.order == Wish::Reload && UnixStream::connect(path).is_ok() => {}
+            answer => return Ok(answer),
+        }
+    }
+    exchange_once(path, request)
+}
+
+fn exchange_once(path: &Path, request: Request) -> io::Result<Option<Reply>> {
     let mut stream = UnixStream::connect(path)?;
     stream.set_write_timeout(Some(SEND_TIME_MAX))?;
     let mut line = serde_json::to_vec(&request)?;

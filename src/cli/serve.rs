@@ -2,12 +2,17 @@
 //! Settings come from the command line, the environment and a file, in this
 //! order of precedence; none of them is needed but the name of the experiments file.
 
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::settings::SettingsArguments;
 use super::{Exit, logging, say};
-use crate::master;
+use crate::config::settings::Origin;
+use crate::master::{
+    self,
+    upgrade::{self, Loaded},
+};
 
 /// Run an instance
 #[derive(Debug, clap::Args)]
@@ -17,28 +22,73 @@ pub struct Arguments {
     experiments: Option<PathBuf>,
     #[command(flatten)]
     settings: SettingsArguments,
+    /// The state that the program before an upgrade left, by its descriptor
+    #[arg(long, hide = true, value_name = "DESCRIPTOR")]
+    inherit: Option<RawFd>,
+    /// Only say whether that state could be gone on with, and why not over this channel
+    #[arg(long, hide = true, requires = "inherit", value_name = "DESCRIPTOR")]
+    inherit_check: Option<RawFd>,
+    /// It is our own: the upgrade is undone
+    #[arg(long, hide = true, requires = "inherit")]
+    inherit_back: bool,
+}
+
+impl Arguments {
+    fn origin(&self, text: Option<String>) -> Result<Origin, String> {
+        let mut origin = self.settings.origin(text)?;
+        if let Some(experiments) = &self.experiments {
+            let experiments = experiments.to_string_lossy().into_owned();
+            origin.command_line.push(("experiments".to_owned(), experiments));
+        }
+        Ok(origin)
+    }
+
+    /// All that an image needs to go on in another's place; else what is wrong.
+    fn load(&self, text: Option<String>) -> Loaded {
+        let origin = self.origin(text).map_err(|reason| vec![reason])?;
+        let settings = origin.load()?;
+        let directories = self.settings.directories(&settings);
+        let directories = directories.map_err(|_| vec!["the working directory can't be found".to_owned()])?;
+        Ok((settings, origin, directories))
+    }
 }
 
 /// Runs an instance; the process's exit code.
 #[must_use]
 pub fn run(arguments: &Arguments) -> ExitCode {
-    let mut settings = match arguments.settings.load() {
-        Ok(settings) => settings,
-        Err(exit) => return exit.into(),
-    };
-    if let Some(experiments) = &arguments.experiments {
-        settings.experiments = Some(experiments.clone());
+    match arguments.inherit {
+        Some(state) => {
+            logging::start();
+            go_on(arguments, state)
+        }
+        None => start(arguments).unwrap_or_else(ExitCode::from),
     }
+}
+
+fn go_on(arguments: &Arguments, state: RawFd) -> ExitCode {
+    let load = |text| arguments.load(text);
+    match arguments.inherit_check {
+        Some(channel) => upgrade::check(load, state, channel),
+        None => upgrade::resume(load, state, arguments.inherit_back),
+    }
+}
+
+fn start(arguments: &Arguments) -> Result<ExitCode, Exit> {
+    let origin = arguments.origin(None).map_err(|reason| {
+        say(&reason);
+        Exit::System
+    })?;
+    let settings = origin.load().map_err(|faults| {
+        faults.iter().for_each(|fault| say(fault));
+        Exit::Fault
+    })?;
     if settings.experiments.is_none() {
         say(
             "which experiments? `splitd serve --experiments FILE`, or `experiments = \"FILE\"` in the file of --config",
         );
-        return Exit::Usage.into();
+        return Err(Exit::Usage);
     }
-    let directories = match arguments.settings.directories(&settings) {
-        Ok(directories) => directories,
-        Err(exit) => return exit.into(),
-    };
+    let directories = arguments.settings.directories(&settings)?;
     logging::start();
-    master::run(settings, directories)
+    Ok(master::run(settings, origin, directories))
 }

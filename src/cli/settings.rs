@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{Exit, say};
-use crate::config::settings::{self, Directories, Settings, Sources, Surroundings};
+use crate::config::settings::{Directories, Origin, Settings, Surroundings};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct SettingsArguments {
@@ -24,29 +24,30 @@ fn pair(text: &str) -> Result<(String, String), String> {
 impl SettingsArguments {
     /// The settings; or what is wrong with them has been said, every fault with its source.
     pub(super) fn load(&self) -> Result<Settings, Exit> {
-        let file = match &self.config {
-            None => None,
-            Some(path) => Some(std::fs::read_to_string(path).map_err(|error| {
-                say(&format!("{}: {error}", path.display()));
-                Exit::System
-            })?),
-        };
-        let environment: Vec<(String, String)> = std::env::vars_os()
-            .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
-            .collect();
-        let sources = Sources { file: file.as_deref(), environment: &environment, command_line: &self.set };
-        settings::load(&sources).map_err(|faults| {
-            let place = self.config.as_deref().unwrap_or(Path::new("settings")).display();
-            for fault in faults {
-                let has_place = fault.pointer.starts_with("--set ") || fault.pointer.starts_with("SPLITD_");
-                match has_place {
-                    true => say(&fault.to_string()),
-                    false => say(&format!("{place}: {fault}")),
-                }
-            }
+        let origin = self.origin(None).map_err(|reason| {
+            say(&reason);
+            Exit::System
+        })?;
+        origin.load().map_err(|faults| {
+            faults.iter().for_each(|fault| say(fault));
             Exit::Fault
         })
     }
+
+    /// Where they come from, the file read, or `text` in its place.
+    pub(super) fn origin(&self, text: Option<String>) -> Result<Origin, String> {
+        let text = match (&self.config, text) {
+            (None, text) | (Some(_), text @ Some(_)) => text,
+            (Some(path), None) => {
+                Some(std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?)
+            }
+        };
+        let environment = std::env::vars_os()
+            .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
+            .collect();
+        Ok(Origin { path: self.config.clone(), text, environment, command_line: self.set.clone() })
+    }
+
     /// Where the instance of these settings keeps its things.
     pub(super) fn directories(&self, settings: &Settings) -> Result<Directories, Exit> {
         match surroundings() {

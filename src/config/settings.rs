@@ -206,6 +206,7 @@ pub struct Settings {
     pub drain_timeout: Duration,
     pub drain_idle: Duration,
     pub orphan_timeout: Duration,
+    pub watchdog: Duration,
     pub pools: Vec<Pool>,
     pub logger: LoggerSettings,
     pub sink: SinkSettings,
@@ -276,6 +277,66 @@ pub fn load(sources: &Sources<'_>) -> Result<Settings, Vec<Fault>> {
     }
     check_whole(&settings, &mut faults);
     if faults.is_empty() { Ok(settings) } else { Err(faults) }
+}
+
+/// Where an instance's settings come from, kept to load them again.
+#[derive(Debug, Clone, Default)]
+pub struct Origin {
+    /// The settings file.
+    pub path: Option<PathBuf>,
+    /// Its text, as it was last read.
+    pub text: Option<String>,
+    /// Environment variables.
+    pub environment: Vec<(String, String)>,
+    /// `--set`, in order.
+    pub command_line: Vec<(String, String)>,
+}
+
+impl Origin {
+    /// Puts the settings together from the text that was read.
+    ///
+    /// # Errors
+    /// Everything that is wrong with any of the sources, a line each, with its place.
+    pub fn load(&self) -> Result<Settings, Vec<String>> {
+        let sources = Sources {
+            file: self.text.as_deref(),
+            environment: &self.environment,
+            command_line: &self.command_line,
+        };
+        load(&sources).map_err(|faults| {
+            let place = self.path.as_deref().unwrap_or(Path::new("settings")).display();
+            let show = |fault: &Fault| {
+                let has_place = fault.pointer.starts_with("--set ") || fault.pointer.starts_with("SPLITD_");
+                if has_place { fault.to_string() } else { format!("{place}: {fault}") }
+            };
+            faults.iter().map(show).collect()
+        })
+    }
+}
+
+/// What a running instance can't change from `old` to `new`; all else it can.
+#[must_use]
+pub fn fixed_changes(old: &Settings, new: &Settings) -> Vec<Fault> {
+    fn changes<T>(place: &str, fixed: &[table::Fixed<T>], old: &T, new: &T) -> Vec<Fault> {
+        let differing = fixed.iter().filter(|(_, differs)| differs(old, new));
+        let message = || "can't change in a running instance; it takes a restart".to_owned();
+        differing.map(|(name, _)| Fault { pointer: format!("{place}{name}"), message: message() }).collect()
+    }
+    let names = |settings: &Settings| -> Vec<String> {
+        settings.pools.iter().map(|pool| pool.name.clone()).collect()
+    };
+    let mut faults = changes("", table::FIXED_TOP, old, new);
+    faults.extend(changes("logger.", table::FIXED_LOGGER, &old.logger, &new.logger));
+    if names(old) == names(new) {
+        for (old, new) in old.pools.iter().zip(&new.pools) {
+            faults.extend(changes(&format!("pool.{}.", old.name), table::FIXED_POOL, old, new));
+        }
+    } else {
+        let (old, new) = (names(old).join(", "), names(new).join(", "));
+        let message = format!("there are {old}, and not {new}; other pools take a restart");
+        faults.push(Fault { pointer: "pool".to_owned(), message });
+    }
+    faults
 }
 
 /// What a setting is, for lists that people read.

@@ -115,6 +115,16 @@ impl Control {
         Ok(Control { path, listener, clients: BTreeMap::new(), next: 0 })
     }
 
+    /// Goes on listening on a socket from before an upgrade.
+    pub(super) fn kept(runtime_dir: &Path, listener: OwnedFd) -> Control {
+        Control { path: runtime_dir.join(SOCKET_NAME), listener, clients: BTreeMap::new(), next: 0 }
+    }
+
+    /// The listening socket, which is to cross an exec.
+    pub(super) fn socket(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+
     /// The listening socket, while there is room for another client.
     pub(super) fn listener(&self) -> Option<BorrowedFd<'_>> {
         (self.clients.len() < CLIENT_COUNT_MAX).then(|| self.listener.as_fd())
@@ -268,6 +278,10 @@ impl Master {
     /// What is wrong, once what a client waits for has come.
     fn came(&self, stage: Stage) -> Option<Vec<String>> {
         match stage {
+            Stage::Reload { .. } if self.settings_wished => None,
+            Stage::Reload { .. } if !self.settings_faults.is_empty() => Some(self.settings_faults.clone()),
+            // What the settings bring comes first; the loader's word is kept for after.
+            Stage::Reload { .. } if self.holds_plans() => None,
             Stage::Reload { ticket } => {
                 let outcome = self.plans.outcome.as_ref().filter(|outcome| outcome.ticket >= ticket)?;
                 let in_force = self.plans.in_force.as_ref();

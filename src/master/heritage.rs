@@ -11,13 +11,15 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
 
 use super::listen::{self, Bound, ListenFault};
+use super::passed::PassedSockets;
+use super::upgrade::State;
 use crate::clock;
 use crate::config::settings::{Directories, Fault, Io, Pool, Route, Settings, SinkKind};
 use crate::endpoint::{AppOptions, RouteGroup};
@@ -28,9 +30,10 @@ use crate::logger;
 use crate::metrics::board::{self, Board};
 use crate::metrics::{self, Block, Table};
 use crate::sys::channel::Channel;
+use crate::sys::inherit;
 use crate::sys::region::Region;
 use crate::sys::socket::Takeover;
-use crate::worker::{self, Listener, PoolOptions, Rings, Setup};
+use crate::worker::{self, Listener, PoolOptions, Rings, Setup, Speaks};
 
 /// Why an instance can't be set up.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +73,9 @@ pub enum HeritageFault {
         /// Workers wanted.
         count: usize,
     },
+    /// What the image before left is not what these settings would make.
+    #[error("{0}")]
+    Upgrade(String),
     /// Random bytes, CPUs.
     #[error("the system refuses {what}: {reason}")]
     System {
@@ -78,6 +84,11 @@ pub enum HeritageFault {
         /// Its word.
         reason: String,
     },
+}
+
+fn experiments_of(settings: &Settings) -> Result<PathBuf, HeritageFault> {
+    let experiments = settings.experiments.as_ref().ok_or(HeritageFault::NoExperiments)?;
+    std::path::absolute(experiments).map_err(refused("can't find", experiments))
 }
 
 fn refused(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HeritageFault {
@@ -118,6 +129,8 @@ pub struct Heritage {
     metrics_file: File,
     metrics: Region,
     lock: File,
+    /// The metrics of the instance before, if that was killed: its workers read there.
+    left_behind: Option<Region>,
 }
 
 impl Heritage {
@@ -126,12 +139,14 @@ impl Heritage {
     ///
     /// # Errors
     /// See [`HeritageFault`]; the first thing that can't be had.
-    pub fn prepare(settings: Settings, directories: Directories) -> Result<Heritage, HeritageFault> {
-        let experiments = settings.experiments.clone().ok_or(HeritageFault::NoExperiments)?;
-        let experiments = std::path::absolute(&experiments).map_err(refused("can't find", &experiments))?;
-        let cpus = available_cpus()?;
-        let places = places(&settings, &cpus)?;
-        can_serve(&settings)?;
+    pub fn prepare(
+        mut settings: Settings,
+        directories: Directories,
+        mut passed: PassedSockets,
+    ) -> Result<Heritage, HeritageFault> {
+        passed.size_pools(&mut settings);
+        let experiments = experiments_of(&settings)?;
+        let places = Heritage::check(&settings)?;
         for directory in [&directories.state_dir, &directories.runtime_dir] {
             fs::create_dir_all(directory).map_err(refused("can't make the directory", directory))?;
         }
@@ -139,12 +154,17 @@ impl Heritage {
         let mut bound = Vec::new();
         for (number, pool) in settings.pools.iter().enumerate() {
             let count = places.iter().filter(|place| place.pool == number).count();
-            bound.push(listen::bind(pool, count, takeover)?);
+            bound.push(listen::bind(pool, count, takeover, &mut passed)?);
         }
         if let Some(address) = settings.agent_check.listen {
             let pool = agent_pool(&settings.pools);
-            bound[pool].push(listen::bind_agent(&settings.pools[pool], address, takeover)?);
+            bound[pool].push(listen::bind_agent(&settings.pools[pool], address, takeover, &mut passed)?);
         }
+        passed.say_left();
+        let left_behind = match takeover {
+            Takeover::Yes => Region::open_file(&directories.runtime_dir.join("metrics")).ok(),
+            Takeover::No => None,
+        };
         let (metrics_file, metrics) = make_metrics(&directories.runtime_dir, places.len())?;
         let instance = getrandom::u64()
             .map_err(|error| HeritageFault::System { what: "random bytes", reason: error.to_string() })?;
@@ -159,7 +179,106 @@ impl Heritage {
             metrics_file,
             metrics,
             lock,
+            left_behind,
         })
+    }
+
+    /// What an image before has built, taken over from the descriptors that it
+    /// left. Nothing of it is touched where a fault is found.
+    ///
+    /// # Errors
+    /// If settings and machine don't allow it, or it is of another shape.
+    pub fn inherit(
+        settings: Settings,
+        directories: Directories,
+        state: &State,
+    ) -> Result<Heritage, HeritageFault> {
+        let experiments = experiments_of(&settings)?;
+        let places = Heritage::check(&settings)?;
+        state.fits(&places, &directories).map_err(HeritageFault::Upgrade)?;
+        let inherited =
+            |what| move |error: io::Error| HeritageFault::System { what, reason: error.to_string() };
+        let mut bound: Vec<Vec<Bound>> = settings.pools.iter().map(|_| Vec::new()).collect();
+        for socket in &state.sockets {
+            bound[socket.pool].push(Bound {
+                fd: inherit::take(socket.fd).map_err(inherited("a listening socket"))?,
+                index: socket.index,
+                address: socket.address.clone(),
+                path: socket.path.clone(),
+                passed: socket.passed,
+                speaks: if socket.agent { Speaks::Agent } else { Speaks::Http },
+            });
+        }
+        let lock = inherit::take(state.lock).map_err(inherited("the lock"))?.into();
+        let found = OpenOptions::new().read(true).write(true).open(directories.runtime_dir.join("metrics"));
+        let kept = found.and_then(|file| Ok((Region::of_file(&file)?, file))).ok().filter(|(region, _)| {
+            Table::attach(region.words())
+                .is_ok_and(|table| table.block_count() == metrics::block_count(places.len()))
+        });
+        let (metrics_file, metrics) = match kept {
+            Some((region, file)) => (file, region),
+            // Of another layout: those from before go on counting in theirs, unnamed.
+            None => make_metrics(&directories.runtime_dir, places.len())?,
+        };
+        Ok(Heritage {
+            instance: state.instance,
+            directories,
+            places,
+            settings,
+            experiments,
+            bound,
+            metrics_file,
+            metrics,
+            lock,
+            left_behind: None,
+        })
+    }
+
+    /// Where the workers of these settings would be, if they could serve here.
+    ///
+    /// # Errors
+    /// A setting that the machine contradicts.
+    pub fn check(settings: &Settings) -> Result<Vec<Place>, HeritageFault> {
+        let places = places(settings, &available_cpus()?)?;
+        can_serve(settings)?;
+        Ok(places)
+    }
+
+    /// The lock on the directory, which is to cross an exec.
+    #[must_use]
+    pub fn lock(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
+    }
+
+    /// When the process of this id last turned, as its block says.
+    #[must_use]
+    pub fn turn_of(&self, pid: i32) -> Option<u64> {
+        let lives = self.table().blocks().filter_map(|block| block.life());
+        lives.filter(|life| i64::from(life.pid) == i64::from(pid)).map(|life| life.turn_mono_ns).max()
+    }
+
+    /// Requests answered since the instance began.
+    #[must_use]
+    pub fn request_count(&self) -> u64 {
+        let cells = metrics::ROUTES.len() * metrics::STATUSES.len();
+        let of = |block: Block<'_>| -> u64 {
+            (0..cells).map(|cell| block.get(metrics::Family::Requests, cell)).sum()
+        };
+        self.table().blocks().map(of).sum()
+    }
+
+    /// The workers of an instance that was killed are followed in the first
+    /// `count` slots: they may leave.
+    pub fn retire_left_behind(&mut self, count: usize) {
+        let Some(region) = &self.left_behind else { return };
+        // Of another layout: they leave when nobody came for `orphan_timeout`.
+        let Ok(table) = Table::attach(region.words()) else { return };
+        table.retire(count, self.bound.iter().flatten().any(|bound| bound.passed));
+        if count == self.places.len() {
+            // All of theirs, however many there were.
+            table.retire(limits::SLOT_COUNT_MAX, self.bound.iter().flatten().any(|bound| bound.passed));
+            self.left_behind = None;
+        }
     }
 
     /// The settings.
@@ -190,6 +309,12 @@ impl Heritage {
     #[must_use]
     pub fn block(&self) -> Block<'_> {
         self.table().block(metrics::MASTER_BLOCK)
+    }
+
+    /// Another's, to be read.
+    #[must_use]
+    pub fn block_of(&self, index: usize) -> Block<'_> {
+        self.table().block(index)
     }
 
     /// Where the master says in words what it does.
@@ -232,7 +357,7 @@ impl Heritage {
         }
     }
 
-    /// Makes the two rings of every slot that records.
+    /// Makes the two rings of every slot that records, where they are not there yet.
     ///
     /// # Errors
     /// If there is no room for them, mostly.
@@ -242,6 +367,9 @@ impl Heritage {
         let size = ring::region_size(self.settings.logger.ring_size);
         for (slot, _) in self.places.iter().enumerate().filter(|(_, place)| place.records) {
             for (which, path) in self.ring_paths(slot).iter().enumerate() {
+                if path.exists() {
+                    continue;
+                }
                 let region = Region::create_file(path, size).map_err(refused("can't make the ring", path))?;
                 ring::format(region.words(), self.ring_identity(slot, which));
             }
@@ -618,7 +746,7 @@ mod tests {
         let settings = load(&Sources { command_line: &all, ..Sources::default() }).unwrap();
         let directories =
             Directories { state_dir: directory.join("state"), runtime_dir: directory.join("run") };
-        Heritage::prepare(settings, directories)
+        Heritage::prepare(settings, directories, PassedSockets::default())
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use super::passed::PassedSockets;
 use crate::config::settings::{Listen, Pool, Ports};
 use crate::sys::socket::{self, Takeover, TcpOptions};
 use crate::worker::Speaks;
@@ -25,6 +26,8 @@ pub struct Bound {
     pub path: Option<PathBuf>,
     /// What is spoken there.
     pub speaks: Speaks,
+    /// It came from systemd: others may hold it, too.
+    pub passed: bool,
 }
 
 /// An address that can't be had.
@@ -45,12 +48,17 @@ pub struct ListenFault {
 ///
 /// # Errors
 /// The first address that can't be had.
-pub fn bind(pool: &Pool, worker_count: usize, takeover: Takeover) -> Result<Vec<Bound>, ListenFault> {
+pub fn bind(
+    pool: &Pool,
+    worker_count: usize,
+    takeover: Takeover,
+    passed: &mut PassedSockets,
+) -> Result<Vec<Bound>, ListenFault> {
     let mut bound = Vec::new();
     for listen in &pool.listen {
         let mut shared = None;
         for index in 0..worker_count {
-            let made = bind_one(pool, listen, index, shared, takeover);
+            let made = bind_one(pool, listen, index, shared, takeover, passed);
             let one = made.map_err(|(address, reason)| ListenFault {
                 who: format!("pool `{}`", pool.name),
                 address,
@@ -68,13 +76,22 @@ pub fn bind(pool: &Pool, worker_count: usize, takeover: Takeover) -> Result<Vec<
 ///
 /// # Errors
 /// If the address can't be had.
-pub fn bind_agent(pool: &Pool, address: SocketAddr, takeover: Takeover) -> Result<Bound, ListenFault> {
+pub fn bind_agent(
+    pool: &Pool,
+    address: SocketAddr,
+    takeover: Takeover,
+    passed: &mut PassedSockets,
+) -> Result<Bound, ListenFault> {
+    if let Some(fd) = passed.take(&Listen::Tcp(address), pool.backlog) {
+        let address = address.to_string();
+        return Ok(Bound { fd, index: 0, address, path: None, speaks: Speaks::Agent, passed: true });
+    }
     let (fd, bound) = bind_tcp(pool, address, None, takeover).map_err(|error| ListenFault {
         who: "agent_check".to_owned(),
         address: address.to_string(),
         reason: explain(&error, "agent_check"),
     })?;
-    Ok(Bound { fd, index: 0, address: bound.to_string(), path: None, speaks: Speaks::Agent })
+    Ok(Bound { fd, index: 0, address: bound.to_string(), path: None, speaks: Speaks::Agent, passed: false })
 }
 
 /// One socket, and its address where it is TCP.
@@ -90,8 +107,21 @@ fn bind_one(
     index: usize,
     shared: Option<SocketAddr>,
     takeover: Takeover,
+    passed: &mut PassedSockets,
 ) -> Result<One, (String, String)> {
     let own = pool.worker_listen(listen, index).map_err(|fault| (listen.to_string(), fault.message))?;
+    // A socket unit names a Unix socket without the worker's number.
+    if let Some(fd) = passed.take(&own, pool.backlog).or_else(|| passed.take(listen, pool.backlog)) {
+        let (address, tcp) = (own.to_string(), socket::local_address(&fd).ok());
+        let path = match &own {
+            Listen::Unix(path) => Some(path.clone()),
+            Listen::Tcp(_) => None,
+        };
+        return Ok(One {
+            bound: Bound { fd, index, address, path, speaks: Speaks::Http, passed: true },
+            tcp,
+        });
+    }
     let made = match &own {
         Listen::Unix(path) => {
             socket::listen_unix(path, pool.socket_mode, pool.backlog, takeover).map(|fd| One {
@@ -101,12 +131,20 @@ fn bind_one(
                     address: own.to_string(),
                     path: Some(path.clone()),
                     speaks: Speaks::Http,
+                    passed: false,
                 },
                 tcp: None,
             })
         }
         Listen::Tcp(address) => bind_tcp(pool, *address, shared, takeover).map(|(fd, address)| One {
-            bound: Bound { fd, index, address: address.to_string(), path: None, speaks: Speaks::Http },
+            bound: Bound {
+                fd,
+                index,
+                address: address.to_string(),
+                path: None,
+                speaks: Speaks::Http,
+                passed: false,
+            },
             tcp: Some(address),
         }),
     };
@@ -172,7 +210,7 @@ mod tests {
 
     #[test]
     fn every_worker_has_a_socket_of_its_own_on_the_same_port() {
-        let bound = bind(&pool("127.0.0.1:0"), 3, Takeover::No).unwrap();
+        let bound = bind(&pool("127.0.0.1:0"), 3, Takeover::No, &mut PassedSockets::default()).unwrap();
         assert_eq!(bound.len(), 3);
         assert!(bound.iter().all(|one| one.address == bound[0].address && !one.address.ends_with(":0")));
         assert_eq!(bound.iter().map(|one| one.index).collect::<Vec<_>>(), [0, 1, 2]);
@@ -184,35 +222,57 @@ mod tests {
         let ports = |bound: &[Bound]| -> Vec<u16> {
             bound.iter().map(|one| one.address.rsplit_once(':').unwrap().1.parse().unwrap()).collect()
         };
-        let chosen = ports(&bind(&pool_with("127.0.0.1:0", "per_worker"), 3, Takeover::No).unwrap());
+        let chosen = ports(
+            &bind(&pool_with("127.0.0.1:0", "per_worker"), 3, Takeover::No, &mut PassedSockets::default())
+                .unwrap(),
+        );
         assert!(chosen[0] != chosen[1] && chosen[1] != chosen[2], "{chosen:?}");
         // Three free ports in a row are found sooner or later.
         let found = (20_000..60_000).step_by(7).find_map(|base| {
-            let bound = bind(&pool_with(&format!("127.0.0.1:{base}"), "per_worker"), 3, Takeover::No).ok()?;
+            let bound = bind(
+                &pool_with(&format!("127.0.0.1:{base}"), "per_worker"),
+                3,
+                Takeover::No,
+                &mut PassedSockets::default(),
+            )
+            .ok()?;
             Some((base, ports(&bound)))
         });
         let (base, bound) = found.unwrap();
         assert_eq!(bound, [base, base + 1, base + 2]);
-        let beyond = bind(&pool_with("127.0.0.1:65535", "per_worker"), 2, Takeover::Yes).unwrap_err();
+        let beyond = bind(
+            &pool_with("127.0.0.1:65535", "per_worker"),
+            2,
+            Takeover::Yes,
+            &mut PassedSockets::default(),
+        )
+        .unwrap_err();
         assert!(beyond.to_string().contains("worker 1 would have 65536"), "{beyond}");
     }
 
     #[test]
     fn a_second_instance_on_an_address_is_refused_with_the_way_out() {
         let _alone = crate::sys::alone();
-        let first = bind(&pool("127.0.0.1:0"), 1, Takeover::No).unwrap();
-        let second = bind(&pool(&first[0].address), 1, Takeover::No).unwrap_err();
+        let first = bind(&pool("127.0.0.1:0"), 1, Takeover::No, &mut PassedSockets::default()).unwrap();
+        let second =
+            bind(&pool(&first[0].address), 1, Takeover::No, &mut PassedSockets::default()).unwrap_err();
         let text = second.to_string();
         assert!(text.starts_with(&format!("pool `assign` can't listen on {}", first[0].address)), "{text}");
         assert!(text.contains("--set pool.assign.listen="), "{text}");
-        assert_eq!(bind(&pool(&first[0].address), 2, Takeover::Yes).unwrap().len(), 2, "but a successor may");
+        assert_eq!(
+            bind(&pool(&first[0].address), 2, Takeover::Yes, &mut PassedSockets::default()).unwrap().len(),
+            2,
+            "but a successor may"
+        );
     }
 
     #[test]
     fn unix_sockets_are_numbered_by_worker() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("assign.sock");
-        let bound = bind(&pool(&format!("unix:{}", path.display())), 2, Takeover::No).unwrap();
+        let bound =
+            bind(&pool(&format!("unix:{}", path.display())), 2, Takeover::No, &mut PassedSockets::default())
+                .unwrap();
         assert!(directory.path().join("assign.0.sock").exists());
         assert!(directory.path().join("assign.1.sock").exists());
         assert!(bound[1].address.ends_with("/assign.1.sock"));

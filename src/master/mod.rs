@@ -11,6 +11,7 @@
 //! - [`plans`] is the plan in force; [`control`] the socket for orders.
 //! - [`heritage`] is what crosses a fork: sockets, rings, metrics, settings.
 //! - [`process`] is one child: its pidfd, channel and last words.
+//! - [`upgrade`] is what crosses an exec; [`passed`] what systemd kept or passes.
 //! - [`listen`] binds; [`signals`] turns signals into messages.
 //!
 //! If the master is killed, workers and logger see their channels close.
@@ -19,15 +20,20 @@ pub mod control;
 pub mod heritage;
 pub mod listen;
 mod niceness;
+pub mod passed;
 mod plans;
 pub mod process;
+mod pulse;
 pub mod signals;
 pub mod supervisor;
+mod systemd;
+pub mod upgrade;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
+use std::rc::Rc;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -35,19 +41,24 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 
 use crate::clock;
-use crate::config::settings::{Directories, Settings};
+use crate::config::settings::{Directories, Origin, Settings};
 use crate::loader;
 use crate::logger;
 use crate::metrics::{self, Family, instance_state};
-use crate::sys::fork::Exit;
-use crate::worker::{Order, Report};
+use crate::sys::fork::{self, Exit};
+use crate::sys::inherit;
+use crate::worker::{self, Order, Report};
 use control::Control;
 use heritage::{Heritage, HeritageFault};
 use niceness::Niceness;
+use passed::PassedSockets;
 use plans::Plans;
 use process::{Birth, Running};
+use pulse::Pulses;
 use signals::{Signals, Told};
 use supervisor::{Action, Event, Process, Role, Supervisor, Times};
+use systemd::Systemd;
+use upgrade::{Program, State, Target};
 
 /// Faults of one file that are logged; `splitd check` shows them all.
 const FAULT_LOG_COUNT_MAX: usize = 100;
@@ -56,8 +67,8 @@ const CAUSES: [&str; 4] = ["exit", "signal", "panic", "watchdog"];
 
 /// Runs an instance until it is told to stop; the process's exit code.
 #[must_use]
-pub fn run(settings: Settings, directories: Directories) -> ExitCode {
-    match Master::start(settings, directories) {
+pub fn run(settings: Settings, origin: Origin, directories: Directories) -> ExitCode {
+    match Master::start(settings, origin, directories) {
         Ok(mut master) => ExitCode::from(master.serve()),
         Err(fault) => {
             log::error!("event=not_started reason={:?}", fault.to_string());
@@ -71,9 +82,25 @@ pub fn run(settings: Settings, directories: Directories) -> ExitCode {
     }
 }
 
+/// How far the replacement of everybody after an upgrade has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Stage {
+    /// There is none.
+    #[default]
+    None,
+    /// The plan in force is another version's, which our workers can't read: the
+    /// loader makes it anew first.
+    AwaitsPlan,
+    /// The logger is replaced.
+    AwaitsLogger,
+    /// The workers are.
+    AwaitsWorkers,
+}
+
 /// Replacements of workers, as far as anybody waits for their end.
 #[derive(Debug, Default)]
 struct Rolls {
+    stage: Stage,
     /// Ended up to now.
     ended: u64,
     /// What went wrong with the last.
@@ -89,6 +116,17 @@ struct Master {
     plans: Plans,
     rolls: Rolls,
     control: Control,
+    pulses: Pulses,
+    systemd: Systemd,
+    program: Program,
+    /// Where the settings in force came from.
+    origin: Origin,
+    /// They are to be read again.
+    settings_wished: bool,
+    /// What was wrong with those that were wished for last.
+    settings_faults: Vec<String>,
+    /// What an upgrade that is under way puts in our place.
+    target: Target,
     started_ns: u64,
     exit: Option<u8>,
 }
@@ -105,13 +143,16 @@ enum Source {
 }
 
 impl Master {
-    fn start(settings: Settings, directories: Directories) -> Result<Master, HeritageFault> {
+    fn start(settings: Settings, origin: Origin, directories: Directories) -> Result<Master, HeritageFault> {
         let started_ns = clock::now().mono_ns;
         let system = |what| move |error: io::Error| HeritageFault::System { what, reason: error.to_string() };
         // First of all, so that a signal that comes now is found in the loop.
         let signals = Signals::block().map_err(system("its signals"))?;
         raise_descriptor_limit();
-        let heritage = Heritage::prepare(settings, directories)?;
+        let passed = PassedSockets::collect();
+        let activated = passed.are_activated();
+        let program = Program::find(None).map_err(system("its own program"))?;
+        let heritage = Heritage::prepare(settings, directories, passed)?;
         heritage.keep_log().map_err(system("memory"))?;
         let control =
             Control::listen(&heritage.directories.runtime_dir).map_err(system("a control socket"))?;
@@ -128,6 +169,13 @@ impl Master {
             plans: Plans::default(),
             rolls: Rolls::default(),
             control,
+            pulses: Pulses::default(),
+            systemd: Systemd::find(activated),
+            program,
+            origin,
+            settings_wished: false,
+            settings_faults: Vec::new(),
+            target: Target::default(),
             started_ns,
             exit: None,
         };
@@ -139,6 +187,86 @@ impl Master {
         if let Err(fault) = master.heritage.make_rings() {
             master.abandon();
             return Err(fault);
+        }
+        Ok(master)
+    }
+
+    /// Goes on where the image before an exec stopped; `back`: that is the one
+    /// we tried to become, and nobody is replaced.
+    fn resume(
+        settings: Settings,
+        origin: Origin,
+        directories: Directories,
+        state: &State,
+        back: bool,
+    ) -> Result<Master, HeritageFault> {
+        let system = |what| move |error: io::Error| HeritageFault::System { what, reason: error.to_string() };
+        let signals = Signals::block().map_err(system("its signals"))?;
+        // What is executed by its descriptor is called by its number.
+        fork::set_name("splitd");
+        let program = Program::find(Some(state.path.clone())).map_err(system("its own program"))?;
+        let heritage = Heritage::inherit(settings, directories, state)?;
+        heritage.keep_log().map_err(system("memory"))?;
+        heritage.make_rings()?;
+        let control = inherit::take(state.control).map_err(system("the control socket"))?;
+        let control = Control::kept(&heritage.directories.runtime_dir, control);
+        let niceness = Niceness::find(heritage.settings());
+        let pools: Vec<usize> = heritage.places.iter().map(|place| place.pool).collect();
+        let (now_ns, times) = (clock::now().mono_ns, times(heritage.settings()));
+        let seed = heritage.instance.rotate_left(17) ^ now_ns;
+        let supervisor = Supervisor::resume(&state.standing, &pools, times, seed, now_ns);
+        let mut plans = Plans::default();
+        plans.ticket = state.ticket;
+        let mut stage = if back { Stage::None } else { Stage::AwaitsLogger };
+        if let Some(plan) = &state.plan {
+            let image = inherit::take(plan.fd).map_err(system("the plan"))?;
+            let readable = worker::reads(&image);
+            if !readable {
+                stage = Stage::AwaitsPlan;
+            }
+            plans.in_force = Some(plans::InForce {
+                image: Rc::new(image),
+                version: plan.version.clone(),
+                // One that is to be made anew is not taken for the same.
+                fingerprint: if readable { plan.fingerprint } else { 0 },
+                taken_ns: plan.taken_ns,
+                awaited: false,
+                refusals: Vec::new(),
+            });
+        }
+        let mut master = Master {
+            heritage,
+            supervisor,
+            signals,
+            niceness,
+            running: BTreeMap::new(),
+            plans,
+            rolls: Rolls { stage, ..Rolls::default() },
+            control,
+            pulses: Pulses::default(),
+            systemd: Systemd::find(state.sockets.iter().any(|socket| socket.passed)),
+            program,
+            origin,
+            settings_wished: false,
+            settings_faults: Vec::new(),
+            target: Target::default(),
+            started_ns: state.started_ns,
+            exit: None,
+        };
+        master.adopt(state)?;
+        let (from, to) = (&state.program, env!("CARGO_PKG_VERSION"));
+        match back {
+            true => log::warn!("event=upgrade_reverted version={to} note=\"everything is as it was\""),
+            false => log::info!("event=upgraded from={from} to={to} children={}", state.children.len()),
+        }
+        // The loader holds nothing: its successor is of this program.
+        if let Some(loader) = master.running.values_mut().find(|running| running.role == Role::Loader) {
+            loader.told_to_leave = true;
+            let _ = loader.kill(nix::sys::signal::Signal::SIGKILL);
+        }
+        master.heritage.block().set(Family::InstanceState, instance_state::READY);
+        if stage == Stage::None {
+            master.notify(&[NotifyState::Ready]);
         }
         Ok(master)
     }
@@ -178,11 +306,16 @@ impl Master {
     // ── The loop ───────────────────────────────────────────────────────────
 
     fn serve(&mut self) -> u8 {
+        let mut first = (self.rolls.stage == Stage::AwaitsLogger).then_some(Event::ReplaceLogger);
         loop {
             let ready = self.wait();
             let now_ns = clock::now().mono_ns;
             self.heritage.block().turns(now_ns);
             let mut events = VecDeque::from([Event::Time]);
+            events.extend(first.take());
+            if now_ns >= self.pulses.due_ns() {
+                self.take_pulses(now_ns, &mut events);
+            }
             for source in ready {
                 match source {
                     Source::Signals => self.hear_signals(&mut events),
@@ -194,12 +327,14 @@ impl Master {
             }
             self.control.expire(now_ns);
             self.take_held(&mut events);
+            self.look_at_settings(&mut events);
             while let Some(event) = events.pop_front() {
                 let mut actions = Vec::new();
                 self.supervisor.handle(event, now_ns, &mut actions);
                 events.extend(self.perform(actions));
             }
             self.settle_clients();
+            self.tell_systemd(now_ns);
             if let Some(code) = self.exit {
                 let books = self.heritage.clear();
                 // Last, because whoever waits for the end waits for this.
@@ -256,7 +391,8 @@ impl Master {
     }
 
     fn timeout(&self) -> PollTimeout {
-        let due = [self.supervisor.poll_timeout(), self.control.due_ns()];
+        let pulses_ns = self.supervisor.watched().next().map(|_| self.pulses.due_ns());
+        let due = [self.supervisor.poll_timeout(), self.control.due_ns(), pulses_ns, self.systemd.due_ns()];
         let Some(due_ns) = due.into_iter().flatten().min() else { return PollTimeout::NONE };
         // Rounded up: a moment too early would be a turn for nothing.
         let left_ms = due_ns.saturating_sub(clock::now().mono_ns).div_ceil(1_000_000);
@@ -279,10 +415,15 @@ impl Master {
                 Told::Reload if self.supervisor.is_stopping() => (None, "reload, but the instance stops"),
                 Told::Reload => {
                     self.wish_reload(events);
-                    (None, "reload the experiments; settings take a restart")
+                    (None, "reload the settings and the experiments")
                 }
                 Told::ReopenLogs => (None, "reopen logs; there are none but standard error"),
-                Told::Upgrade => (None, "upgrade, which this build does not know yet; restart it"),
+                Told::Upgrade => {
+                    if !self.supervisor.is_checking() {
+                        self.target = Target::Path;
+                    }
+                    (Some(Event::Upgrade), "upgrade to the program now at our path")
+                }
             };
             log::info!("event=signal signal={signal} sender_pid={sender} means={means:?}");
             events.extend(event);
@@ -292,12 +433,27 @@ impl Master {
     /// Somebody wants the experiments read again; the wish's number is the ticket.
     fn wish_reload(&mut self, events: &mut VecDeque<Event>) {
         self.plans.ticket += 1;
+        self.tell_reloading();
         events.push_back(Event::Reload);
+        self.settings_wished = self.origin.path.is_some();
+    }
+
+    /// Has the settings looked at, if somebody wished for it and nothing else is under way.
+    fn look_at_settings(&mut self, events: &mut VecDeque<Event>) {
+        let busy =
+            self.supervisor.is_checking() || self.supervisor.is_rolling() || self.rolls.stage != Stage::None;
+        if self.settings_wished && !busy {
+            self.settings_wished = false;
+            self.target = Target::Itself;
+            self.settings_faults.clear();
+            events.push_back(Event::Upgrade);
+        }
     }
 
     /// Whether no new plan may come into force now.
     fn holds_plans(&self) -> bool {
-        false
+        self.supervisor.is_checking()
+            || matches!(self.rolls.stage, Stage::AwaitsLogger | Stage::AwaitsWorkers)
     }
 
     fn hear_channel(&mut self, process: Process, events: &mut VecDeque<Event>) {
@@ -309,7 +465,11 @@ impl Master {
             match role {
                 Role::Loader => self.hear_loader(&packet, memory, events),
                 Role::Worker { .. } => self.hear_worker(process, &name, &packet, events),
-                Role::Logger | Role::Check => {
+                Role::Check => {
+                    self.settings_faults =
+                        String::from_utf8_lossy(&packet).lines().map(str::to_owned).collect();
+                }
+                Role::Logger => {
                     log::warn!("event=packet_dropped process={name} size={}", packet.len());
                 }
             }
@@ -321,11 +481,26 @@ impl Master {
             Ok(Report::Ready) => {
                 log::info!("event=worker_ready worker={name} after_ms={}", self.age_ms(process));
                 events.push_back(Event::Ready(process));
+                self.follow_left_behind(process);
             }
             Ok(Report::PlanInForce) => self.plan_answered(process, None),
             Ok(Report::PlanRefused { reason }) => self.plan_answered(process, Some(reason)),
             Err(fault) => log::warn!("event=packet_dropped process={name} reason={:?}", fault.to_string()),
         }
+    }
+
+    /// A worker is ready: those of a killed instance may leave up to the first
+    /// slot that has none yet.
+    fn follow_left_behind(&mut self, process: Process) {
+        if let Some(running) = self.running.get_mut(&process) {
+            running.ready = true;
+        }
+        let ready = |slot: usize| {
+            let of_slot = |running: &&Running| running.role == Role::Worker { slot } && running.ready;
+            self.running.values().any(|running| of_slot(&running))
+        };
+        let count = (0..self.heritage.places.len()).take_while(|slot| ready(*slot)).count();
+        self.heritage.retire_left_behind(count);
     }
 
     fn hear_end(&mut self, process: Process, events: &mut VecDeque<Event>) {
@@ -354,13 +529,14 @@ impl Master {
         let running = &self.running[&process];
         let last_words = running.last_words();
         let cause = match (exit, &last_words) {
+            _ if running.stood_still => 3,
             (_, Some(_)) => 2,
             (Exit::Signal(_), None) => 1,
             (Exit::Code(_), None) => 0,
         };
         let block = self.heritage.block();
         let expected = match running.role {
-            Role::Loader if self.supervisor.is_stopping() => true,
+            Role::Loader if running.told_to_leave || self.supervisor.is_stopping() => true,
             // At a first start it leaves when there is nothing to serve, and has said why.
             Role::Loader if self.plans.in_force.is_none() && self.plans.loader_spoke => true,
             Role::Loader => {
@@ -369,7 +545,9 @@ impl Master {
                 self.plans.outcome = Some(plans::Outcome { ticket: self.plans.ticket, faults });
                 false
             }
-            Role::Check => exit == Exit::Code(0),
+            Role::Check => {
+                matches!(exit, Exit::Code(code) if code == 0 || code == i32::from(upgrade::EXIT_SAME))
+            }
             Role::Logger | Role::Worker { .. } if running.told_to_leave || self.supervisor.is_stopping() => {
                 exit == Exit::Code(0)
             }
@@ -415,11 +593,13 @@ impl Master {
                     }
                 }
                 Action::Replaced => {
+                    self.end_upgrade();
                     self.rolls.ended += 1;
                     self.rolls.fault = None;
                     log::info!("event=workers_replaced");
                 }
                 Action::ReplacementFailed { slot } => {
+                    self.end_upgrade();
                     let name = self.name(Role::Worker { slot }).to_owned();
                     log::error!(
                         "event=replacement_failed worker={name} note=\"it serves on, and so do all not yet replaced\""
@@ -427,7 +607,21 @@ impl Master {
                     self.rolls.ended += 1;
                     self.rolls.fault = Some(format!("worker {name}: its successor did not get to work"));
                 }
-                Action::Upgrade | Action::UpgradeRefused(_) => unreachable!("nobody asks for one yet"),
+                Action::Upgrade => {
+                    self.tell_begun();
+                    let error = self.upgrade();
+                    self.heritage.block().add(Family::UpgradesFailed, 1);
+                    log::error!("event=upgrade_failed error=\"{error}\" note=\"nothing has changed\"");
+                    self.notify(&[NotifyState::Ready]);
+                    events.push(Event::UpgradeFailed);
+                }
+                Action::UpgradeRefused(why) => {
+                    self.heritage.block().add(Family::UpgradesFailed, 1);
+                    if self.settings_faults.is_empty() {
+                        self.settings_faults.push(format!("settings not taken: {why}"));
+                    }
+                    log::error!("event=upgrade_refused reason={why:?} note=\"nothing has changed\"");
+                }
                 Action::StopLogger(process) => {
                     if let Some(running) = self.running.get_mut(&process) {
                         running.told_to_leave = true;
@@ -435,7 +629,7 @@ impl Master {
                     }
                 }
                 Action::Kill { process, signal, why } => {
-                    if let Some(running) = self.running.get(&process) {
+                    if let Some(running) = self.running.get_mut(&process) {
                         // Whoever has nothing to finish is not asked.
                         let usual = matches!(running.role, Role::Loader) && self.supervisor.is_stopping();
                         log::log!(
@@ -446,6 +640,7 @@ impl Master {
                         );
                         // It may have ended in this moment; its pidfd says so next.
                         let _ = running.kill(signal);
+                        running.stood_still |= signal == nix::sys::signal::Signal::SIGABRT;
                     }
                 }
                 Action::Waits { role, delay, failures } => {
@@ -462,6 +657,7 @@ impl Master {
                         deadline.map_or("none".to_owned(), |deadline| deadline.as_millis().to_string());
                     log::info!("event=stopping why={why:?} deadline_ms={deadline}");
                     self.notify(&[NotifyState::Stopping]);
+                    self.forget_sockets();
                 }
                 Action::Exit(code) => self.exit = Some(code),
             }
@@ -474,6 +670,14 @@ impl Master {
         let start_ms = (clock::now().mono_ns - self.started_ns) / 1_000_000;
         log::info!("event=ready workers={} start_ms={start_ms}", self.supervisor.ready_count());
         self.notify(&[NotifyState::Ready]);
+        self.store_sockets();
+    }
+
+    /// Everybody is of this program now, or stays of the one before.
+    fn end_upgrade(&mut self) {
+        if std::mem::take(&mut self.rolls.stage) != Stage::None {
+            self.notify(&[NotifyState::Ready]);
+        }
     }
 
     fn order(&mut self, process: Process, order: &Order) {
@@ -507,17 +711,22 @@ impl Master {
         }
     }
 
-    /// Starts a process; what happened is its end, if it could not be.
-    fn spawn(&mut self, process: Process, role: Role, which: usize) -> Option<Event> {
+    /// Starts a process; what happened is its end, if it could not be, or what
+    /// its start was waited for.
+    fn spawn(&mut self, process: Process, role: Role, which: usize) -> Vec<Event> {
         match self.try_spawn(role, which) {
             Ok(running) => {
                 log::info!("event=started process={} child_pid={}", running.name, running.pid());
                 self.running.insert(process, running);
-                None
+                if role == Role::Logger && self.rolls.stage == Stage::AwaitsLogger {
+                    self.rolls.stage = Stage::AwaitsWorkers;
+                    return (0..self.heritage.places.len()).map(|slot| Event::Replace { slot }).collect();
+                }
+                Vec::new()
             }
             Err(error) => {
                 log::error!("event=not_started process={} error={:?}", self.name(role), error.to_string());
-                Some(Event::Ended { process, code: None })
+                vec![Event::Ended { process, code: None }]
             }
         }
     }
@@ -543,7 +752,7 @@ impl Master {
                 let birth = Birth { nice: self.niceness.loader(), ..birth };
                 Running::start(birth, move |channel| loader::run(&options, &channel))
             }
-            Role::Check => unreachable!("nobody asks for one yet"),
+            Role::Check => self.start_check(birth),
             Role::Logger => {
                 let nice = self.niceness.allowed(self.heritage.settings().logger.nice);
                 let (options, region) = self.heritage.logger(nice)?;
@@ -566,25 +775,10 @@ impl Master {
             }
         }
     }
-
-    /// Tells systemd, if it listens, with a text for `systemctl status`.
-    fn notify(&self, states: &[NotifyState<'_>]) {
-        let version = self.plans.in_force.as_ref().map_or("none", |plan| plan.version.as_str());
-        let status = format!(
-            "experiments {version}; {} of {} workers ready",
-            self.supervisor.ready_count(),
-            self.heritage.places.len()
-        );
-        let mut all = vec![NotifyState::Status(&status)];
-        all.extend_from_slice(states);
-        if let Err(error) = sd_notify::notify(&all) {
-            log::warn!("event=systemd_not_told error={:?}", error.to_string());
-        }
-    }
 }
 
 fn times(settings: &Settings) -> Times {
-    Times { drain: settings.drain_timeout, watchdog: std::time::Duration::ZERO }
+    Times { drain: settings.drain_timeout, watchdog: settings.watchdog }
 }
 
 /// A worker's connections are descriptors: as many as the hard limit allows.

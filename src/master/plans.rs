@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use super::process::Running;
 use super::supervisor::{Event, Process, Role};
-use super::{FAULT_LOG_COUNT_MAX, Master};
+use super::{FAULT_LOG_COUNT_MAX, Master, Stage};
 use crate::clock;
 use crate::loader::{self, Origin, Report};
 use crate::metrics::Family;
@@ -50,6 +50,14 @@ pub(super) struct Plans {
     held: Option<(Report, Option<OwnedFd>)>,
     /// Whether the loader that runs has said anything of use.
     pub(super) loader_spoke: bool,
+}
+
+impl Plans {
+    /// Whether it is known what came of this wish, and everybody has what came.
+    pub(super) fn is_settled(&self, ticket: u64) -> bool {
+        let known = self.outcome.as_ref().is_some_and(|outcome| outcome.ticket >= ticket);
+        known && self.in_force.as_ref().is_none_or(|plan| !plan.awaited)
+    }
 }
 
 impl Master {
@@ -122,7 +130,7 @@ impl Master {
                         );
                     }
                 }
-                self.take_plan(Rc::new(image), version, fingerprint);
+                self.take_plan(Rc::new(image), version, fingerprint, events);
                 events.push_back(Event::Plan);
             }
             (Report::Refused { ticket, path }, Some(faults)) => {
@@ -144,7 +152,13 @@ impl Master {
         block.set(Family::PlanLastGood, 0);
     }
 
-    fn take_plan(&mut self, image: Rc<OwnedFd>, version: String, fingerprint: u64) {
+    fn take_plan(
+        &mut self,
+        image: Rc<OwnedFd>,
+        version: String,
+        fingerprint: u64,
+        events: &mut VecDeque<Event>,
+    ) {
         self.heritage.block().add(Family::Reloads, 1);
         let mut awaited = false;
         for running in self.running.values_mut() {
@@ -158,6 +172,10 @@ impl Master {
         self.plans.in_force =
             Some(InForce { image, version, fingerprint, taken_ns, awaited, refusals: Vec::new() });
         self.notify(&[]);
+        if self.rolls.stage == Stage::AwaitsPlan {
+            self.rolls.stage = Stage::AwaitsLogger;
+            events.push_back(Event::ReplaceLogger);
+        }
     }
 
     /// A worker has answered; `refusal` says why it does not use the plan.

@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use nix::sys::signal::Signal;
 
 use super::supervisor::Role;
+use super::upgrade::ChildState;
 use crate::limits::LAST_WORDS_SIZE;
 use crate::sys::channel::Channel;
 use crate::sys::fork::{self, Child, Exit};
@@ -42,7 +43,12 @@ pub struct Running {
     plans_owed: usize,
     /// It was told to go, for a successor or for good.
     pub told_to_leave: bool,
-    last_words: Arc<Region>,
+    /// A worker that accepts.
+    pub ready: bool,
+    /// It was ended for standing still.
+    pub stood_still: bool,
+    /// None of one that was born before an upgrade.
+    last_words: Option<Arc<Region>>,
 }
 
 /// What a child is given beside its body.
@@ -92,8 +98,29 @@ impl Running {
             outbox: VecDeque::new(),
             plans_owed: 0,
             told_to_leave: false,
-            last_words,
+            ready: false,
+            stood_still: false,
+            last_words: Some(last_words),
         })
+    }
+
+    /// One that was born before an upgrade, by the descriptors that crossed it.
+    #[must_use]
+    pub fn kept(state: &ChildState, pidfd: OwnedFd, channel: Option<OwnedFd>) -> Running {
+        Running {
+            role: state.role,
+            name: state.name.clone(),
+            started_ns: state.started_ns,
+            which: state.which,
+            child: Child::kept(state.pid, pidfd),
+            channel: channel.map(Channel::from),
+            outbox: VecDeque::new(),
+            plans_owed: 0,
+            told_to_leave: state.told_to_leave,
+            ready: true,
+            stood_still: false,
+            last_words: None,
+        }
     }
 
     /// Its process id.
@@ -205,7 +232,7 @@ impl Running {
     /// What its panic left, if it panicked.
     #[must_use]
     pub fn last_words(&self) -> Option<String> {
-        let words = self.last_words.words();
+        let words = self.last_words.as_ref()?.words();
         let size = (words[0].load(Acquire) as usize).min(LAST_WORDS_SIZE - 8);
         let bytes: Vec<u8> = words[1..].iter().flat_map(|word| word.load(Relaxed).to_le_bytes()).collect();
         (size > 0).then(|| String::from_utf8_lossy(&bytes[..size]).trim().to_owned())

@@ -356,6 +356,12 @@ impl Supervisor {
         !matches!(self.phase, Phase::Loading | Phase::Serving)
     }
 
+    /// Whether it is being found out if an upgrade is possible.
+    #[must_use]
+    pub fn is_checking(&self) -> bool {
+        self.check.is_some()
+    }
+
     /// Workers that are ready, of all.
     #[must_use]
     pub fn ready_count(&self) -> usize {
@@ -503,6 +509,7 @@ impl Supervisor {
         actions.push(match (code, self.phase) {
             (_, phase) if phase != Phase::Serving => Action::UpgradeRefused("the instance stops"),
             (Some(0), _) => Action::Upgrade,
+            (Some(code), _) if code == i32::from(super::upgrade::EXIT_SAME) => return,
             (_, _) if killed => Action::UpgradeRefused("the new program did not answer in 10 s"),
             _ => Action::UpgradeRefused("the new program refused; what it said stands above"),
         });

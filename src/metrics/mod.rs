@@ -91,6 +91,7 @@ pub enum Family {
     LoggerRestarts,
     Reloads,
     ReloadsFailed,
+    UpgradesFailed,
     SourceFaults,
     PlanLastGood,
     ExperimentsSince,
@@ -376,6 +377,14 @@ pub const FAMILIES: &[Row] = &[
         &[],
     ),
     row(
+        Family::UpgradesFailed,
+        Master,
+        Counter,
+        "splitd_upgrades_failed_total",
+        "Upgrades that were refused or undone; the program before goes on.",
+        &[],
+    ),
+    row(
         Family::SourceFaults,
         Master,
         GaugeMax,
@@ -437,6 +446,8 @@ pub const fn block_count(slot_count: usize) -> usize {
 const MAGIC: u64 = 0x7370_6c69_7464_4d31; // "splitdM1"
 const LAYOUT: u64 = 3;
 const REGION_HEADER_WORDS: usize = 8;
+/// Of the region's header: the word of the next instance's master.
+const AT_RETIRED: usize = 5;
 const BLOCK_HEADER_WORDS: usize = 16;
 const NAME_WORDS: usize = 4;
 // Words of a block's header, behind the name.
@@ -571,6 +582,7 @@ impl<'r> Table<'r> {
         words[1].store(LAYOUT, Relaxed);
         words[2].store(block_count as u64, Relaxed);
         words[3].store(BLOCK_WORDS as u64, Relaxed);
+        words[AT_RETIRED].store(0, Relaxed);
         Table { words }
     }
 
@@ -603,6 +615,21 @@ impl<'r> Table<'r> {
             return Err(TableFault::Short { words: words.len(), blocks });
         }
         Ok(Table { words })
+    }
+
+    /// How far the workers of an instance whose master was killed are followed:
+    /// those of the first `count` slots may leave. `shared`: their sockets are
+    /// their followers', too, and stay open.
+    pub fn retire(&self, count: usize, shared: bool) {
+        self.words[AT_RETIRED].store((count as u64) << 1 | u64::from(shared), Relaxed);
+    }
+
+    /// As [`Table::retire`] has it for one slot: whether it may leave, and
+    /// whether its sockets stay open.
+    #[must_use]
+    pub fn retired(&self, slot: usize) -> Option<bool> {
+        let word = self.words[AT_RETIRED].load(Relaxed);
+        ((slot as u64) < word >> 1).then_some(word & 1 == 1)
     }
 
     /// How many blocks there are.
@@ -844,6 +871,17 @@ mod tests {
         );
         table.board().set_version("v");
         assert_eq!(block.life().map(|life| life.pid), Some(8), "the board lies behind the blocks");
+    }
+
+    #[test]
+    fn slots_are_retired_from_the_first_on() {
+        let words = words(1);
+        let table = Table::format(&words, 1);
+        assert_eq!(table.retired(0), None);
+        table.retire(2, true);
+        assert_eq!([0, 1, 2].map(|slot| table.retired(slot)), [Some(true), Some(true), None]);
+        table.retire(3, false);
+        assert_eq!(table.retired(2), Some(false));
     }
 
     #[test]

@@ -46,6 +46,12 @@ pub struct Child {
 }
 
 impl Child {
+    /// A child of this process from before an exec, by the pidfd that crossed it.
+    #[must_use]
+    pub fn kept(pid: i32, pidfd: OwnedFd) -> Child {
+        Child { pid: Pid::from_raw(pid), pidfd }
+    }
+
     /// Its process id, for people; signals go through the pidfd.
     #[must_use]
     pub fn pid(&self) -> i32 {

@@ -5,6 +5,7 @@
 
 pub mod channel;
 pub mod fork;
+pub mod inherit;
 pub mod region;
 pub mod socket;
 pub mod uring;

@@ -16,6 +16,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::sockopt;
 use nix::sys::socket::{
     AddressFamily, Backlog, MsgFlags, Shutdown, SockFlag, SockType, SockaddrStorage, UnixAddr,
@@ -108,6 +109,30 @@ pub fn local_address(listener: impl AsFd) -> io::Result<SocketAddr> {
         return Ok(SocketAddr::V6((*v6).into()));
     }
     Err(io::ErrorKind::Unsupported.into())
+}
+
+/// What a listening socket is bound to, as settings write it:
+/// `127.0.0.1:8080`, `unix:/run/splitd/assign.0.sock`.
+///
+/// # Errors
+/// `Unsupported` where it is neither, or does not listen for streams.
+pub fn bound_to(listener: impl AsFd) -> io::Result<String> {
+    let name: SockaddrStorage = getsockname(listener.as_fd().as_raw_fd())?;
+    if let Some(path) = name.as_unix_addr().and_then(UnixAddr::path) {
+        return Ok(format!("unix:{}", path.display()));
+    }
+    local_address(listener).map(|address| address.to_string())
+}
+
+/// Makes a bound socket listen, whether it does already, was told not to any
+/// more ([`stop_listening`]), or never did; and non-blocking.
+///
+/// # Errors
+/// If it is no socket that can listen.
+pub fn listen_again(listener: &OwnedFd, backlog_count: i32) -> io::Result<()> {
+    listen(listener, backlog(backlog_count))?;
+    fcntl(listener, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok(())
 }
 
 /// Whether a socket file on which somebody answers may be taken over.
@@ -260,7 +285,7 @@ mod tests {
             assert_eq!(getsockopt(&connection, sockopt::TcpKeepInterval).unwrap(), 3);
             assert_eq!(getsockopt(&connection, sockopt::TcpKeepCount).unwrap(), 4);
             assert_eq!(getsockopt(&connection, sockopt::TcpUserTimeout).unwrap(), 9_500);
-            let flags = nix::fcntl::fcntl(&connection, nix::fcntl::FcntlArg::F_GETFL).unwrap();
+            let flags = fcntl(&connection, FcntlArg::F_GETFL).unwrap();
             assert_ne!(flags & libc::O_NONBLOCK, 0);
         }
     }
@@ -310,6 +335,24 @@ mod tests {
         assert_eq!(probe_tcp(address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         drop((first, second));
         probe_tcp(address).unwrap();
+    }
+
+    #[test]
+    fn a_socket_that_was_shut_listens_again_where_it_was() {
+        let _alone = crate::sys::alone();
+        let listener = listen_tcp((Ipv4Addr::LOCALHOST, 0).into(), &OPTIONS).unwrap();
+        let address = local_address(&listener).unwrap();
+        assert_eq!(bound_to(&listener).unwrap(), address.to_string());
+        stop_listening(&listener).unwrap();
+        assert!(TcpStream::connect(address).is_err());
+        listen_again(&listener, 128).unwrap();
+        let _client = TcpStream::connect(address).unwrap();
+        accepted(&listener);
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.sock");
+        let unix = listen_unix(&path, 0o660, 128, Takeover::No).unwrap();
+        assert_eq!(bound_to(&unix).unwrap(), format!("unix:{}", path.display()));
+        listen_again(&unix, 128).unwrap();
     }
 
     #[test]

@@ -4,11 +4,13 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::clock::Now;
 use crate::engine::plan::Plan;
 use crate::limits::PLAN_STEP_SIZE;
+use crate::metrics::Table;
 use crate::sys::channel::Channel;
 use crate::sys::region::Region;
 
@@ -56,6 +58,9 @@ pub struct Control {
     /// When to leave for want of a master.
     orphan_deadline_ns: Option<u64>,
     greeted: bool,
+    own_slot: usize,
+    /// Where the next instance's master says who is followed.
+    metrics: Option<Rc<Region>>,
     /// The next plan.
     incoming: Option<Steps>,
     /// The last one.
@@ -74,10 +79,18 @@ impl Control {
             drain_timeout: options.drain_timeout,
             orphan_deadline_ns: None,
             greeted: false,
+            own_slot: options.slot,
+            metrics: None,
             incoming: None,
             outgoing: None,
             superseded: 0,
         }
+    }
+
+    /// Looks here for the next instance's word, once the master is gone.
+    #[must_use]
+    pub fn followed_in(self, metrics: Rc<Region>) -> Control {
+        Control { metrics: Some(metrics), ..self }
     }
 
     /// What becomes readable when there is an order, or the master is gone.
@@ -173,10 +186,18 @@ impl Control {
         log::warn!("event=master_gone action=\"serve on\" for_s={}", self.orphan_timeout.as_secs());
     }
 
-    /// Whether it is time to leave because no master came back.
+    /// Whether it is time to leave, because another instance's worker accepts in
+    /// our place or because nobody came.
     #[must_use]
     pub fn abandoned(&mut self, now: Now) -> Option<Task> {
         let deadline_ns = self.orphan_deadline_ns?;
+        let table = self.metrics.as_ref().and_then(|metrics| Table::attach(metrics.words()).ok());
+        if let Some(shared) = table.and_then(|table| table.retired(self.own_slot)) {
+            self.orphan_deadline_ns = None;
+            log::info!("event=followed by=\"the next instance's worker\" sockets_shared={shared}");
+            let drain = if shared { Task::HandOver } else { Task::Drain };
+            return Some(drain(self.drain_timeout));
+        }
         if now.mono_ns < deadline_ns {
             return None;
         }

@@ -24,6 +24,7 @@ pub mod uring;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Duration;
 
 use core_affinity::CoreId;
@@ -191,6 +192,13 @@ pub fn refusal(io: Io) -> Option<String> {
     }
 }
 
+/// Whether a worker of this program can serve this plan: one that another
+/// version has compiled may be laid out in another way.
+#[must_use]
+pub fn reads(plan: &OwnedFd) -> bool {
+    Region::map_sealed(plan).is_ok_and(|region| Plan::attach(region.bytes()).is_ok())
+}
+
 /// Serves until it is told to leave; the process's exit code. A fault at the
 /// start is said in the log and leaves 1.
 #[must_use]
@@ -243,6 +251,7 @@ fn serve(setup: Setup) -> Result<(), Fault> {
         }
     }
     let writer = ring.as_ref().map(|region| Writer::attach(region.words())).transpose()?;
+    let metrics = Rc::new(metrics);
     let table = Table::attach(metrics.words())?;
     let block = table.block(worker_block(options.slot, which));
     block.claim(Process::Worker, &options.name);
@@ -251,7 +260,8 @@ fn serve(setup: Setup) -> Result<(), Fault> {
     let shown: Vec<(usize, usize, Region)> = shown_rings.iter().filter_map(view_ring).collect();
     let mut desk = Desk::new(options.app, options.routes.clone(), writer, table, block);
     desk.show_rings(shown.iter().map(|(slot, which, region)| (*slot, *which, region.words())).collect());
-    let mut backend = Backend::new(&options, listeners, Control::new(channel, &options), table, block)?;
+    let control = Control::new(channel, &options).followed_in(Rc::clone(&metrics));
+    let mut backend = Backend::new(&options, listeners, control, table, block)?;
     let mut region = Region::map_sealed(&plan).map_err(Fault::Map)?;
     drop(plan);
     Plan::open(region.bytes())?;

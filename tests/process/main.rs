@@ -11,6 +11,7 @@ mod ports;
 mod reload;
 mod status;
 mod support;
+mod upgrade;
 mod vectors;
 
 /// A test for every I/O backend that there is.

@@ -72,11 +72,22 @@ pub struct Plan {
     pub workers: usize,
     pub experiments: PathBuf,
     pub sets: Vec<String>,
+    /// It runs a copy of the program, in its own directory.
+    pub copied: bool,
+    /// It is called with a settings file, which begins with this text.
+    pub settings: Option<&'static str>,
 }
 
 impl Plan {
     pub fn new(io: &'static str, experiments: &str) -> Plan {
-        Plan { io, workers: 1, experiments: golden(experiments), sets: Vec::new() }
+        Plan {
+            io,
+            workers: 1,
+            experiments: golden(experiments),
+            sets: Vec::new(),
+            copied: false,
+            settings: None,
+        }
     }
 
     pub fn workers(mut self, count: usize) -> Plan {
@@ -86,6 +97,16 @@ impl Plan {
 
     pub fn set(mut self, set: &str) -> Plan {
         self.sets.push(set.to_owned());
+        self
+    }
+
+    pub fn settings(mut self, text: &'static str) -> Plan {
+        self.settings = Some(text);
+        self
+    }
+
+    pub fn copied(mut self) -> Plan {
+        self.copied = true;
         self
     }
 
@@ -100,14 +121,21 @@ impl Plan {
         let directory = tempfile::tempdir().unwrap();
         let experiments = directory.path().join("experiments.json");
         fs::copy(&self.experiments, &experiments).unwrap();
-        Daemon {
+        let daemon = Daemon {
             master: None,
             ports: [free_ports(self.workers as u16), free_ports(1), free_ports(1), free_ports(1)],
             directory,
             plan: self,
             expected: Vec::new(),
             orphans: BTreeSet::new(),
+        };
+        if let Some(text) = daemon.plan.settings {
+            fs::write(daemon.settings_file(), text).unwrap();
         }
+        if daemon.plan.copied {
+            fs::copy(env!("CARGO_BIN_EXE_splitd"), daemon.program()).unwrap();
+        }
+        daemon
     }
 }
 
@@ -124,10 +152,13 @@ pub struct Daemon {
 impl Daemon {
     /// The command that starts it.
     pub fn command(&self) -> Command {
-        let mut command = splitd();
+        let mut command = if self.plan.copied { Command::new(self.program()) } else { splitd() };
         let path = self.directory.path();
         command.env_clear().env("PATH", "/usr/bin:/bin").current_dir(path);
         command.arg("serve").arg("--experiments").arg(path.join("experiments.json"));
+        if self.plan.settings.is_some() {
+            command.arg("--config").arg(self.settings_file());
+        }
         for set in self.sets() {
             command.arg("--set").arg(set);
         }
@@ -154,6 +185,16 @@ impl Daemon {
         }
         sets.extend(self.plan.sets.iter().cloned());
         sets
+    }
+
+    /// Its settings file, if it is called with one.
+    pub fn settings_file(&self) -> PathBuf {
+        self.directory.path().join("splitd.toml")
+    }
+
+    /// The copy of the program that it runs.
+    pub fn program(&self) -> PathBuf {
+        self.directory.path().join("splitd")
     }
 
     /// Starts it (again, over what an earlier one left) and waits until it is ready.

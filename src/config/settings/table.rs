@@ -86,6 +86,21 @@ pub(super) const TOP: &[Row<Settings>] = &[
             Ok(())
         },
     ),
+    row(
+        "watchdog",
+        "5s",
+        "A worker that stands still for so long, and is not starved of CPU, is ended and replaced; `0s` watches nobody.",
+        |to, value| {
+            to.watchdog = value.duration(ms(0, HOUR))?;
+            if to.watchdog > Duration::ZERO && to.watchdog < Duration::from_secs(1) {
+                return Err(format!(
+                    "`{}` is less than two of a worker's turns; `1s` or more, or `0s`, would be right",
+                    value.text()?
+                ));
+            }
+            Ok(())
+        },
+    ),
 ];
 
 const ROUTES: &[(&str, Route)] = &[
@@ -96,6 +111,32 @@ const ROUTES: &[(&str, Route)] = &[
     ("metrics", Route::Metrics),
     ("status", Route::Status),
 ];
+
+/// A setting that a running instance can't change, and whether two differ in it:
+/// what it says is in sockets, files or memory that outlive every process.
+pub(super) type Fixed<T> = (&'static str, fn(&T, &T) -> bool);
+
+/// At the top; all others change live.
+pub(super) const FIXED_TOP: &[Fixed<Settings>] = &[
+    ("state_dir", |old, new| old.state_dir != new.state_dir),
+    ("runtime_dir", |old, new| old.runtime_dir != new.runtime_dir),
+    ("agent_check.listen", |old, new| old.agent_check.listen != new.agent_check.listen),
+];
+/// Of a pool.
+pub(super) const FIXED_POOL: &[Fixed<Pool>] = &[
+    ("listen", |old, new| old.listen != new.listen),
+    ("ports", |old, new| old.ports != new.ports),
+    ("workers", |old, new| old.workers != new.workers),
+    ("backlog", |old, new| old.backlog != new.backlog),
+    ("keepalive_idle", |old, new| old.keepalive_idle != new.keepalive_idle),
+    ("keepalive_interval", |old, new| old.keepalive_interval != new.keepalive_interval),
+    ("keepalive_count", |old, new| old.keepalive_count != new.keepalive_count),
+    ("user_timeout", |old, new| old.user_timeout != new.user_timeout),
+    ("socket_mode", |old, new| old.socket_mode != new.socket_mode),
+];
+/// Of the logger.
+pub(super) const FIXED_LOGGER: &[Fixed<LoggerSettings>] =
+    &[("ring_size", |old, new| old.ring_size != new.ring_size)];
 
 /// Settings of one `[[pool]]`.
 pub(super) const POOL: &[Row<Pool>] = &[

@@ -17,6 +17,20 @@ fn fault_texts(result: Result<Settings, Vec<Fault>>) -> Vec<String> {
 }
 
 #[test]
+fn what_a_running_instance_can_not_change_is_told_and_all_of_it() {
+    let old = check_settings("").unwrap();
+    let live = check_settings("drain_timeout = \"5s\"\n[sink]\ntype = \"none\"\n[logger]\nnice = 7").unwrap();
+    assert_eq!(fixed_changes(&old, &live), []);
+    let text = "state_dir = \"/x\"\n[logger]\nring_size = \"8MiB\"\n[[pool]]\nname = \"assign\"\nbacklog = 7\n\
+        workers = 3\nio = \"epoll\"\n[[pool]]\nname = \"bulk\"\n[[pool]]\nname = \"admin\"";
+    let changes = fixed_changes(&old, &check_settings(text).unwrap());
+    let pointers: Vec<&str> = changes.iter().map(|fault| fault.pointer.as_str()).collect();
+    assert_eq!(pointers, ["state_dir", "logger.ring_size", "pool.assign.workers", "pool.assign.backlog"]);
+    let fewer = fixed_changes(&old, &check_settings("[[pool]]\nname = \"assign\"").unwrap());
+    assert!(fewer[0].to_string().contains("there are assign, bulk, admin, and not assign"), "{fewer:?}");
+}
+
+#[test]
 fn nothing_at_all_gives_the_three_pools_on_loopback() {
     let settings = load(&Sources::default()).unwrap();
     let listens: Vec<_> =

@@ -65,6 +65,19 @@ impl Watched {
 }
 
 impl Supervisor {
+    /// Whether every pool has a worker that is ready, or a stop or a start is
+    /// under way, which have limits of their own.
+    #[must_use]
+    pub fn is_in_order(&self) -> bool {
+        let ready = |slot: &super::Slot| matches!(slot.state, super::State::Ready { .. });
+        self.phase != Phase::Serving
+            || !self.ready_said
+            || self
+                .slots
+                .iter()
+                .all(|slot| self.slots.iter().any(|other| other.pool == slot.pool && ready(other)))
+    }
+
     /// Those whose pulse is to be taken.
     pub fn watched(&self) -> impl Iterator<Item = Process> {
         let ready = |state: super::State| match state {

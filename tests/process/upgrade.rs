@@ -1,0 +1,181 @@
+//! The upgrade by exec in place, the death of the master, and workers that stand
+//! still: under load, and nobody notices.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use nix::sys::signal::Signal;
+
+use crate::for_each_backend;
+use crate::support::{Client, Daemon, Load, Plan, signal, wait_until};
+
+/// Orders an upgrade, and waits until every process but the master is another.
+fn upgrade(daemon: &Daemon) {
+    let before: Vec<i32> = daemon.children().into_iter().map(|(pid, _)| pid).collect();
+    let done = daemon.log().matches("event=workers_replaced").count();
+    signal(daemon.master_pid(), Signal::SIGUSR2);
+    wait_until("everybody to be replaced", || daemon.log().matches("event=workers_replaced").count() > done);
+    wait_until("the old ones to leave", || {
+        let now = daemon.children();
+        now.len() == before.len() && now.iter().all(|(pid, _)| !before.contains(pid))
+    });
+}
+
+/// Puts another program where ours is.
+fn replace_program(daemon: &Daemon, text: &str) {
+    let beside = daemon.directory.path().join("splitd.new");
+    fs::write(&beside, text).unwrap();
+    fs::set_permissions(&beside, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::rename(beside, daemon.program()).unwrap();
+}
+
+for_each_backend! {
+    an_upgrade_under_load_replaces_everybody_and_nobody_notices(io) {
+        let mut daemon = Plan::new(io, "edge.experiments.json").workers(2).start();
+        let master = daemon.master_pid();
+        // Who is replaced under load leaves what is in the rings to its successor.
+        daemon.expect("event=logger_stopped emptied=false");
+        let load = Load::start(daemon.assign(), 8);
+        load.more(200);
+        for round in 1..=3 {
+            upgrade(&daemon);
+            assert_eq!(daemon.log().matches("event=upgraded").count(), round);
+            load.more(200);
+        }
+        assert_eq!(daemon.master_pid(), master);
+        // It is as able as before: the dead are replaced, the file is watched.
+        daemon.expect("event=ended process=assign/0");
+        daemon.kill_child("assign/0");
+        daemon.replace_experiments(&fs::read_to_string(daemon.experiments()).unwrap().replace("edge-1", "edge-2"));
+        wait_until("the new version", || daemon.versions() == ["\"edge-2\""]);
+        let outcome = load.stop();
+        assert!(outcome.unanswered.len() <= 8, "those of the killed worker: {}", outcome.unanswered.len());
+        assert_eq!(daemon.metric("splitd_upgrades_failed_total"), 0);
+        assert!(daemon.metric("splitd_requests_total{pool=\"assign\"") >= 800, "counts go on");
+        assert_eq!(daemon.stop(), Some(0));
+        assert_eq!(daemon.lost(), 0);
+        let user = |event: &serde_json::Value| event["units"]["user_id"].as_str().unwrap().to_owned();
+        let delivered: std::collections::BTreeSet<String> = daemon.events().iter().map(user).collect();
+        for user in &outcome.answered {
+            assert!(delivered.contains(user), "{user} was not delivered");
+        }
+    }
+
+    a_program_that_is_not_in_order_is_refused_and_nothing_changes(io) {
+        let mut daemon = Plan::new(io, "edge.experiments.json").copied().start();
+        daemon.expect("event=upgrade_refused");
+        daemon.expect("event=upgrade_fault");
+        daemon.expect("event=ended process=check");
+        let before = daemon.children();
+        let load = Load::start(daemon.assign(), 4);
+        // One that fails, one that is no program, none at all.
+        for (number, bad) in [Some("#!/bin/sh\nexit 1\n"), Some("nonsense"), None].into_iter().enumerate() {
+            match bad {
+                Some(text) => replace_program(&daemon, text),
+                None => fs::remove_file(daemon.program()).unwrap(),
+            }
+            signal(daemon.master_pid(), Signal::SIGUSR2);
+            wait_until("the refusal", || daemon.log().matches("event=upgrade_refused").count() > number);
+        }
+        load.more(100);
+        assert_eq!(load.stop().unanswered, [] as [String; 0]);
+        assert_eq!(daemon.children(), before);
+        assert_eq!(daemon.metric("splitd_upgrades_failed_total"), 3);
+        assert_eq!(daemon.stop(), Some(0));
+    }
+
+    a_program_that_can_not_go_on_puts_the_old_one_back(io) {
+        let mut daemon = Plan::new(io, "edge.experiments.json").copied().start();
+        daemon.expect("event=upgrade_undone");
+        daemon.expect("event=upgrade_reverted");
+        let (master, before) = (daemon.master_pid(), daemon.children());
+        let load = Load::start(daemon.assign(), 4);
+        // In order when it is asked, and then it would have one more worker.
+        let real = env!("CARGO_BIN_EXE_splitd");
+        let script = format!(
+            "#!/bin/sh\ncase \"$*\" in *--inherit-check*) exec {real} \"$@\";; esac\nexec {real} \"$@\" --set pool.assign.workers=2\n"
+        );
+        replace_program(&daemon, &script);
+        for round in 1..=2 {
+            signal(daemon.master_pid(), Signal::SIGUSR2);
+            wait_until("the way back", || daemon.log().matches("event=upgrade_reverted").count() == round);
+            load.more(50);
+        }
+        assert_eq!(load.stop().unanswered, [] as [String; 0]);
+        let workers = |children: &[(i32, String)]| -> Vec<i32> {
+            children.iter().filter(|(_, name)| name.contains('/')).map(|(pid, _)| *pid).collect()
+        };
+        assert_eq!(workers(&daemon.children()), workers(&before), "nobody was replaced");
+        assert_eq!(daemon.master_pid(), master);
+        let (code, said) = daemon.order(&["reload", "--workers", "--wait"]);
+        assert_eq!(code, Some(0), "{said}");
+        assert_eq!(daemon.stop(), Some(0));
+    }
+
+    changed_settings_come_into_force_all_or_none(io) {
+        let pools = "[[pool]]\nname = \"assign\"\n#\n[[pool]]\nname = \"bulk\"\n[[pool]]\nname = \"admin\"\n";
+        let mut daemon = Plan::new(io, "edge.experiments.json").settings(pools).workers(2).start();
+        let master = daemon.master_pid();
+        let load = Load::start(daemon.assign(), 4);
+        daemon.expect("event=logger_stopped emptied=false");
+        daemon.expect("event=upgrade_fault");
+        daemon.expect("event=upgrade_refused");
+        daemon.expect("event=ended process=check");
+        let status = || Client::connect(daemon.assign()).get("/v1/assign?user_id=1&n=old").status;
+        let served = |text: &str| {
+            fs::write(daemon.settings_file(), pools.replace('#', text)).unwrap();
+            daemon.order(&["reload", "--wait"])
+        };
+        let same = served("# as before");
+        assert_eq!((same.0, status()), (Some(0), 200), "{}", same.1);
+        let (code, said) = served("validation = \"strict\"\nidle_timeout = \"70s\"");
+        assert_eq!((code, status()), (Some(0), 422), "in force everywhere: {said}");
+        let (code, said) = served("validation = \"lenient\"\nbacklog = 7\nsocket_mode = \"0600\"");
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains("pool.assign.backlog: can't change") && said.contains("pool.assign.socket_mode"), "{said}");
+        let (code, said) = served("validation = \"lenient\"\nidle_timeuot = \"70s\"\nnice = 99");
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains("idle_timeout") && said.contains("pool.assign.nice"), "all faults: {said}");
+        assert_eq!(status(), 422, "what was refused left the settings as they were");
+        assert_eq!(daemon.log().matches("event=upgraded").count(), 2, "by a comment, and by what is strict");
+        load.more(50);
+        assert_eq!(load.stop().unanswered, [] as [String; 0]);
+        assert_eq!(daemon.master_pid(), master);
+        assert_eq!(daemon.stop(), Some(0));
+    }
+
+    a_new_master_replaces_the_workers_of_a_killed_one(io) {
+        let mut daemon = Plan::new(io, "edge.experiments.json").workers(2).set("orphan_timeout=1h").start();
+        daemon.expect("event=master_gone");
+        daemon.expect("event=takeover");
+        let orphans = daemon.kill_master();
+        let mut client = Client::connect(daemon.assign());
+        assert_eq!(client.get("/v1/assign?user_id=1").status, 200, "they serve on");
+        daemon.start();
+        wait_until("the orphans to be followed", || {
+            orphans.iter().all(|pid| {
+                fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
+            })
+        });
+        assert_eq!(daemon.log().matches("event=followed").count(), 4);
+        assert_eq!(Client::connect(daemon.assign()).get("/livez").status, 200);
+        assert_eq!(daemon.stop(), Some(0));
+    }
+
+    a_worker_that_was_stopped_is_replaced_by_the_watchdog(io) {
+        let mut daemon = Plan::new(io, "edge.experiments.json").workers(2).set("watchdog=1s").start();
+        daemon.expect("event=kill process=assign/0");
+        daemon.expect("event=ended process=assign/0");
+        let stopped = daemon.child("assign/0").unwrap();
+        signal(stopped, Signal::SIGSTOP);
+        wait_until("a successor", || daemon.child("assign/0").is_some_and(|pid| pid != stopped));
+        assert_eq!(daemon.metric("splitd_worker_restarts_total{cause=\"watchdog\"}"), 1);
+        let logger = daemon.child("logger").unwrap();
+        daemon.expect("event=kill process=logger");
+        daemon.expect("event=ended process=logger");
+        signal(logger, Signal::SIGSTOP);
+        wait_until("another logger", || daemon.child("logger").is_some_and(|pid| pid != logger));
+        assert_eq!(daemon.metric("splitd_logger_restarts_total{cause=\"watchdog\"}"), 1);
+        assert_eq!(daemon.stop(), Some(0));
+    }
+}
