@@ -97,8 +97,11 @@ pub const PLAN_STEP_SIZE: usize = 256 * 1024;
 /// One batch from the drain to the sink; it holds any exposure.
 pub const BATCH_SIZE: usize = 1024 * 1024;
 const _: () = assert!(BATCH_SIZE >= EXPOSURE_SIZE_MAX);
-/// Batches there are: one being filled, one being written, the others between.
-pub const BATCH_COUNT: usize = 4;
+/// Batches there are: one being filled, the others with the sink. What a sink
+/// confirms late is bounded by them.
+pub const BATCH_COUNT: usize = 8;
+/// Bytes of the spool that are under way to the sink at once.
+pub const REPLAY_SIZE_MAX: usize = 4 * 1024 * 1024;
 /// What one ring may give in its turn while others wait.
 pub const RING_TURN_SIZE: usize = 64 * 1024;
 

@@ -72,6 +72,8 @@ pub enum Layout {
     /// One message a request.
     #[default]
     Request,
+    /// One message an assignment.
+    Assignment,
 }
 
 /// Where exposures go.
@@ -80,8 +82,34 @@ pub enum SinkKind {
     /// Rotated files.
     #[default]
     File,
+    /// A Kafka topic.
+    Kafka,
     /// Nowhere: counted and dropped.
     None,
+}
+
+/// What happens when the spool is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SpoolFull {
+    /// The oldest goes.
+    #[default]
+    Oldest,
+    /// The newest is refused.
+    Newest,
+}
+
+/// How a client says who it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Sasl {
+    /// It does not.
+    #[default]
+    None,
+    /// By a password, sent as it is.
+    Plain,
+    /// By a password that is not sent, with SHA-256.
+    ScramSha256,
+    /// The same with SHA-512.
+    ScramSha512,
 }
 
 /// One `[[pool]]`. Each field is a row of the table, which says what it means.
@@ -173,8 +201,13 @@ pub struct LoggerSettings {
     pub nice: i32,
     pub ring_size: usize,
     pub layout: Layout,
+    pub layout_context: bool,
     pub spool_sync: Duration,
     pub spool_size_max: u64,
+    pub spool_free_min: u64,
+    pub spool_age_max: Duration,
+    pub spool_full: SpoolFull,
+    pub spool_replay_rate: u64,
 }
 
 /// `[sink]`.
@@ -187,6 +220,18 @@ pub struct SinkSettings {
     pub age_max: Duration,
     pub file_size_max: u64,
     pub file_age_max: Duration,
+    pub brokers: Vec<String>,
+    pub topic: String,
+    pub batch: bool,
+    pub message_size: usize,
+    pub tls: bool,
+    pub tls_ca: Option<PathBuf>,
+    pub tls_certificate: Option<PathBuf>,
+    pub tls_key: Option<PathBuf>,
+    pub sasl: Sasl,
+    pub sasl_username: String,
+    pub sasl_password_file: Option<PathBuf>,
+    pub properties: Vec<(String, String)>,
 }
 
 /// `[agent_check]`.
@@ -621,6 +666,29 @@ fn check_whole(settings: &Settings, faults: &mut Vec<Fault>) {
                 _ => taken.push((listen, name)),
             }
         }
+    }
+    let sink = &settings.sink;
+    if sink.kind == SinkKind::Kafka && sink.brokers.is_empty() {
+        fault(
+            "sink.brokers".to_owned(),
+            "no broker; `brokers = [\"kafka-1:9092\"]` would be right".to_owned(),
+        );
+    }
+    if sink.sasl != Sasl::None && (sink.sasl_username.is_empty() || sink.sasl_password_file.is_none()) {
+        fault(
+            "sink.sasl".to_owned(),
+            "needs `sink.sasl_username` and `sink.sasl_password_file` beside it".to_owned(),
+        );
+    }
+    let has_tls_files = sink.tls_ca.is_some() || sink.tls_certificate.is_some() || sink.tls_key.is_some();
+    if has_tls_files && !sink.tls {
+        fault(
+            "sink.tls".to_owned(),
+            "is off, but files for it are set; `tls = true` would be right".to_owned(),
+        );
+    }
+    if sink.tls_certificate.is_some() != sink.tls_key.is_some() {
+        fault("sink.tls_certificate".to_owned(), "and `sink.tls_key` need each other".to_owned());
     }
     let slots: usize = settings.pools.iter().map(slot_count_known).sum();
     if slots > limits::SLOT_COUNT_MAX {

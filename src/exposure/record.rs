@@ -137,7 +137,7 @@ pub enum Framed<'b> {
 }
 
 /// Reads the framing of a message: as far as it goes, the bytes are input. An
-/// exposure begins with its id, so what does not is none.
+/// exposure or participation begins with its id, so what does not is none.
 #[must_use]
 pub fn unframe(bytes: &[u8]) -> Framed<'_> {
     let mut length = 0;
@@ -151,7 +151,12 @@ pub fn unframe(bytes: &[u8]) -> Framed<'_> {
 }
 
 fn unframe_message(bytes: &[u8], begin: usize, length: usize) -> Framed<'_> {
-    let starts_well = bytes[begin..].iter().zip([ID, 16]).all(|(byte, want)| *byte == want);
+    // A participation's id has the assignment's number behind the exposure's.
+    let starts_well = match bytes[begin..] {
+        [] | [ID] => true,
+        [first, second, ..] => first == ID && (second == 16 || second == 18),
+        [_] => false,
+    };
     if !(18..=crate::limits::EXPOSURE_SIZE_MAX).contains(&length) || !starts_well {
         return Framed::Broken;
     }
@@ -165,7 +170,7 @@ fn unframe_message(bytes: &[u8], begin: usize, length: usize) -> Framed<'_> {
 #[must_use]
 #[inline]
 pub fn is_framed(bytes: &[u8]) -> bool {
-    matches!(unframe(bytes), Framed::Whole { size, .. } if size == bytes.len())
+    matches!(unframe(bytes), Framed::Whole { message, size } if size == bytes.len() && message[1] == 16)
 }
 
 #[cfg(test)]

@@ -8,30 +8,37 @@
 //!   batch begins where the last one stopped.
 //! - Its memory is the fixed set of batches.
 //!
-//! **Counts that survive a kill.** What was delivered of this instance's rings is
+//! - A batch is of this instance's rings or of earlier ones', never of both.
+//!
+//! **Counts that survive a kill.** What was taken from this instance's rings is
 //! read off the rings' own reader states, which moved together with the heads: a
 //! logger killed between a write and its confirmation neither loses nor doubles
-//! a count. Of earlier instances' rings, which vanish, it is added up as it
+//! a count. What was delivered is that without what was spooled or rejected, which
+//! is added up in the step that moves the heads. The spool's books are on its
+//! disk. Of earlier instances' rings, which vanish, everything is added up as it
 //! happens, and may miss what was under way at a kill.
 
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use super::batch::{Batch, SourceKey};
+use super::batch::{Batch, Mark, SourceKey};
 use super::sink::{Done, Handle, SinkOptions};
 use super::sources::{Source, Sources};
 use crate::clock::Now;
 use crate::exposure::record;
-use crate::exposure::ring::{Account, Step};
+use crate::exposure::ring::{Account, Identity, Step};
 use crate::limits::{BATCH_COUNT, BATCH_SIZE, RING_TURN_SIZE};
 use crate::metrics::audit::Audit;
 use crate::metrics::{Block, Family};
 
 /// How often rings are looked for, and damage is reported.
 const SCAN_INTERVAL: Duration = Duration::from_millis(200);
-/// Cells of the delivered and corrupt families: this instance's rings, earlier ones'.
+/// Cells of the delivered, corrupt, spooled and rejected families: this
+/// instance's rings, earlier ones', and (of the last family) the spool.
+const OWN: usize = 0;
 const EARLIER: usize = 1;
+const FROM_SPOOL: usize = 2;
 
 /// Steps of a ring's turn, and rounds for a batch, at most: damage adds nothing to
 /// a batch, and a worker gone wild could write it for ever.
@@ -60,6 +67,9 @@ struct Carried {
     bytes: u64,
     errors: u64,
     evicted: u64,
+    doubtful: u64,
+    confirmations: u64,
+    confirmation_us: u64,
 }
 
 /// The drain and the sink's thread behind it.
@@ -76,6 +86,13 @@ pub struct Drain<'m> {
     first: SourceKey,
     /// Damage of this instance's rings as last shown: it must not go back.
     corrupt_shown: u64,
+    /// The same of what was delivered.
+    delivered_shown: u64,
+    /// The next batch is of this instance's rings, if they have something.
+    own_first: bool,
+    /// How long a small batch waits to become larger.
+    linger: Option<Duration>,
+    sent: Option<Now>,
 }
 
 impl<'m> Drain<'m> {
@@ -84,9 +101,12 @@ impl<'m> Drain<'m> {
     /// # Errors
     /// If the system refuses a thread.
     pub fn start(sources: Sources, sink: &SinkOptions, metrics: Block<'m>) -> io::Result<Drain<'m>> {
+        let linger = sink.linger();
+        let sink = Handle::start(sink, BATCH_COUNT)?;
+        let sources = sources.resume_from(sink.marks.clone());
         Ok(Drain {
             sources,
-            sink: Handle::start(sink, BATCH_COUNT)?,
+            sink,
             free: (0..BATCH_COUNT).map(|_| Batch::new()).collect(),
             metrics,
             carried: Carried::default(),
@@ -94,6 +114,10 @@ impl<'m> Drain<'m> {
             scan_failing: false,
             first: 0,
             corrupt_shown: 0,
+            delivered_shown: 0,
+            own_first: true,
+            linger,
+            sent: None,
         })
     }
 
@@ -108,16 +132,46 @@ impl<'m> Drain<'m> {
         if self.scanned.is_none_or(|at| now.since(at) >= SCAN_INTERVAL) {
             self.scan(now);
         }
+        if self.lingers(now) {
+            return Ok(Turn::Idle);
+        }
         let Some(mut batch) = self.free.pop() else {
             return Ok(Turn::Blocked);
         };
-        let is_full = self.fill(&mut batch);
+        let mut is_full = self.fill(&mut batch, self.own_first);
+        if batch.reached.is_empty() {
+            self.own_first = !self.own_first;
+            is_full = self.fill(&mut batch, self.own_first);
+        }
         if batch.reached.is_empty() {
             self.free.push(batch);
             return Ok(Turn::Idle);
         }
+        self.own_first = !self.own_first;
+        self.sent = Some(now);
         self.sink.send(batch).map_err(|_| SinkGone)?;
         Ok(if is_full { Turn::Busy } else { Turn::Idle })
+    }
+
+    /// Whether what waits should wait for more: it is little, and not old.
+    fn lingers(&mut self, now: Now) -> bool {
+        let is_young =
+            self.linger.is_some_and(|linger| self.sent.is_some_and(|sent| now.since(sent) < linger));
+        if !is_young {
+            return false;
+        }
+        let mut waiting = 0;
+        self.sources.rings.values_mut().all(|source| {
+            waiting += source.reader.waiting_size().unwrap_or(0);
+            waiting < RING_TURN_SIZE as u64
+        })
+    }
+
+    /// The end is near: nothing waits for more, and a sink that does not answer
+    /// is not waited for.
+    pub fn hurry(&mut self) {
+        self.linger = None;
+        self.sink.hurry();
     }
 
     /// Nothing that could be read waits, and nothing is under way.
@@ -140,6 +194,9 @@ impl<'m> Drain<'m> {
             log::error!("event=rings_unreadable error=\"{fault}\"");
         }
         self.scan_failing = failed.is_err();
+        for (cell, resumed) in std::mem::take(&mut self.sources.resumed).into_iter().enumerate() {
+            self.metrics.add_at(Family::ExposuresSpooled, cell, resumed);
+        }
         for source in self.sources.rings.values_mut() {
             source.keep();
             if source.damage.0 > 0 {
@@ -194,8 +251,13 @@ impl<'m> Drain<'m> {
     }
 
     fn confirm(&mut self, done: Done) {
-        let Done { mut batch, delivered } = done;
-        for (key, position) in &batch.reached {
+        let Done { mut batch, delivered, spooled, rejected } = done;
+        let cell = if batch.is_own { OWN } else { EARLIER };
+        if delivered {
+            self.metrics.add_at(Family::ExposuresSpooled, cell, spooled);
+            self.metrics.add_at(Family::ExposuresRejected, cell, rejected);
+        }
+        for (key, Mark { position, .. }) in &batch.reached {
             // A ring goes only when it is empty and confirmed, so it is still there.
             let Some(source) = self.sources.rings.get_mut(key) else {
                 continue;
@@ -206,24 +268,28 @@ impl<'m> Drain<'m> {
             let before = source.reader.confirmed();
             source.reader.confirm(*position);
             if !source.own {
-                let delivered = position.consumed().wrapping_sub(before.consumed());
                 let corrupt = position.corrupt().wrapping_sub(before.corrupt());
-                self.metrics.add_at(Family::ExposuresDelivered, EARLIER, delivered);
                 self.metrics.add_at(Family::ExposuresCorrupt, EARLIER, corrupt);
             }
+        }
+        if delivered && !batch.is_own {
+            self.metrics.add_at(Family::ExposuresDelivered, EARLIER, batch.count - spooled - rejected);
         }
         batch.clear();
         self.free.push(batch);
     }
 
-    /// Makes a batch of what waits; true if it was filled before all was read.
-    fn fill(&mut self, batch: &mut Batch) -> bool {
+    /// Makes a batch of what waits in this instance's rings, or in earlier ones';
+    /// true if it was filled before all was read.
+    fn fill(&mut self, batch: &mut Batch, is_own: bool) -> bool {
+        batch.is_own = is_own;
         let is_full = self.fill_bytes(batch);
-        for (key, source) in &mut self.sources.rings {
+        for (key, source) in self.sources.rings.iter_mut().filter(|(_, source)| source.own == is_own) {
             let position = source.reader.position();
             if position != source.batched {
                 source.batched = position;
-                batch.reached.push((*key, position));
+                let Identity { instance, ring, .. } = source.reader.identity();
+                batch.reached.push((*key, Mark { instance, ring, position }));
             }
         }
         is_full
@@ -237,7 +303,9 @@ impl<'m> Drain<'m> {
             let mut waiting = false;
             // Twice the map, the part behind `first` and the part before it: once round.
             for part in [first..SourceKey::MAX, 0..first] {
-                for (key, source) in self.sources.rings.range_mut(part) {
+                let is_own = batch.is_own;
+                let of_batch = |(_, source): &(&SourceKey, &mut Source)| source.own == is_own;
+                for (key, source) in self.sources.rings.range_mut(part).filter(of_batch) {
                     match take_turn(source, batch) {
                         Given::All => {}
                         Given::Some => waiting = true,
@@ -292,12 +360,15 @@ impl<'m> Drain<'m> {
     /// Carries the counts into the metrics.
     fn show(&mut self) {
         let own = || self.sources.rings.values().filter(|source| source.own);
-        let delivered: u64 = own().map(|source| source.reader.confirmed().consumed()).sum();
+        let consumed: u64 = own().map(|source| source.reader.confirmed().consumed()).sum();
         let corrupt: u64 = own().map(|source| source.reader.corrupt()).sum();
         self.corrupt_shown = self.corrupt_shown.max(corrupt);
         // Until the rings are ours, a predecessor's figures stand.
         if self.sources.has_own() {
-            self.metrics.set(Family::ExposuresDelivered, delivered);
+            let elsewhere = self.metrics.get(Family::ExposuresSpooled, OWN)
+                + self.metrics.get(Family::ExposuresRejected, OWN);
+            self.delivered_shown = self.delivered_shown.max(consumed.saturating_sub(elsewhere));
+            self.metrics.set(Family::ExposuresDelivered, self.delivered_shown);
             self.metrics.set(Family::ExposuresCorrupt, self.corrupt_shown);
         }
         let counts = &self.sink.counts;
@@ -307,8 +378,37 @@ impl<'m> Drain<'m> {
             *before = now;
         };
         carry(Family::SinkBytes, counts.bytes.load(Relaxed), &mut self.carried.bytes);
-        carry(Family::SinkErrors, counts.errors.load(Relaxed), &mut self.carried.errors);
+        let errors = counts.errors.load(Relaxed) + counts.delivery_errors.load(Relaxed);
+        carry(Family::SinkErrors, errors, &mut self.carried.errors);
+        carry(Family::ExposuresDoubtful, counts.doubtful.load(Relaxed), &mut self.carried.doubtful);
+        let latency = [
+            (Family::SinkConfirmations, &counts.confirmations, &mut self.carried.confirmations),
+            (Family::SinkConfirmationTime, &counts.confirmation_us, &mut self.carried.confirmation_us),
+        ];
+        for (family, count, before) in latency {
+            carry(family, count.load(Relaxed), before);
+        }
         carry(Family::ExposuresEvicted, counts.evicted.load(Relaxed), &mut self.carried.evicted);
+        self.metrics.set(Family::ExposuresInFlight, counts.under_way.load(Relaxed));
+        self.metrics.set(Family::SinkStalled, counts.stalled.load(Relaxed).into());
+        let spool = &counts.spool;
+        if spool.known.load(Relaxed) {
+            let read_off = [
+                (Family::SpoolTaken, 0, &spool.taken),
+                (Family::ExposuresReplayed, 0, &spool.delivered),
+                (Family::ExposuresRejected, FROM_SPOOL, &spool.rejected),
+                (Family::SpoolCorrupt, 0, &spool.corrupt),
+                (Family::SpoolEvicted, 0, &spool.evicted[0]),
+                (Family::SpoolEvicted, 1, &spool.evicted[1]),
+                (Family::SpoolEvicted, 2, &spool.evicted[2]),
+                (Family::ExposuresInSpool, 0, &spool.count),
+                (Family::SpoolBytes, 0, &spool.size),
+            ];
+            for (family, cell, count) in read_off {
+                self.metrics.set_at(family, cell, count.load(Relaxed));
+            }
+            self.metrics.set(Family::SpoolOldest, spool.oldest_us.load(Relaxed) / 1_000_000);
+        }
     }
 }
 

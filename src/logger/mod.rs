@@ -18,9 +18,12 @@
 //! - When the master dies it serves on until no worker is left to serve.
 
 pub mod batch;
+pub mod delivery;
 pub mod drain;
+pub mod layout;
 pub mod sink;
 pub mod sources;
+pub mod spool;
 #[cfg(test)]
 mod tests;
 
@@ -40,8 +43,11 @@ use crate::sys::fork::set_niceness;
 use drain::{Drain, SinkGone, Turn};
 use sources::Sources;
 
-pub use sink::SinkOptions;
+pub use layout::Layout;
 pub use sink::file::Options as FileOptions;
+#[cfg(feature = "kafka")]
+pub use sink::kafka;
+pub use sink::{SinkOptions, SpoolOptions};
 
 /// From the order to stop to the end, at most.
 pub const STOP_TIME_MAX: Duration = Duration::from_secs(5);
@@ -216,6 +222,7 @@ fn drain_until_end(drain: &mut Drain<'_>, orders: &mut impl Orders) -> Result<bo
         phase = match (phase, heard) {
             (Phase::Stopping { .. }, _) => phase,
             (_, Heard::Order(Order::Stop)) => {
+                drain.hurry();
                 drain.scan(now);
                 Phase::Stopping { deadline: now.plus(STOP_DRAIN_TIME_MAX) }
             }

@@ -19,7 +19,7 @@ use std::sync::atomic::AtomicU64;
 
 use nix::unistd::getppid;
 
-use super::batch::SourceKey;
+use super::batch::{Mark, SourceKey};
 use crate::exposure::ring::{self, Identity, Position, Reader, RingFault, Side};
 use crate::sys::region::Region;
 
@@ -97,6 +97,11 @@ pub struct Sources {
     pub rings: BTreeMap<SourceKey, Source>,
     known: BTreeSet<(u64, u16)>,
     next_key: SourceKey,
+    /// How far rings were read for what is safe in the spool.
+    marks: Vec<Mark>,
+    /// Exposures passed over by them since this was last taken: of this
+    /// instance's rings, of earlier ones'.
+    pub resumed: [u64; 2],
 }
 
 impl Sources {
@@ -111,6 +116,8 @@ impl Sources {
             rings: BTreeMap::new(),
             known: BTreeSet::new(),
             next_key: 0,
+            marks: Vec::new(),
+            resumed: [0; 2],
         }
     }
 
@@ -118,6 +125,13 @@ impl Sources {
     #[must_use]
     pub fn of_master(self, master: Option<i32>) -> Sources {
         Sources { master, ..self }
+    }
+
+    /// Rings that a predecessor had read further than they know (it was killed
+    /// before it could confirm) are taken up there.
+    #[must_use]
+    pub fn resume_from(self, marks: Vec<Mark>) -> Sources {
+        Sources { marks, ..self }
     }
 
     /// Looks for rings that are new, and removes those that have served.
@@ -223,10 +237,17 @@ impl Sources {
             mend(region.words(), identity, &probe)?;
             log::error!("event=ring_mended file={} reason=\"{fault}\"", path.display());
         }
-        let reader = Reader::attach(region)?;
+        let mut reader = Reader::attach(region)?;
         let identity = reader.identity();
         if (identity.instance, identity.ring) != (instance, ring) {
             return Err(Refusal::Misplaced { instance: identity.instance, ring: identity.ring });
+        }
+        if let Some(index) = self.marks.iter().position(|mark| (mark.instance, mark.ring) == (instance, ring))
+        {
+            let (mark, before) = (self.marks.swap_remove(index), reader.confirmed().consumed());
+            reader.resume(mark.position)?;
+            let resumed = reader.confirmed().consumed().wrapping_sub(before);
+            self.resumed[usize::from(instance != self.own_instance)] += resumed;
         }
         let batched = reader.position();
         let source = Source {

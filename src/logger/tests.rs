@@ -64,7 +64,7 @@ impl House {
             instance,
             master: None,
             nice: 0,
-            sink: SinkOptions::File(file),
+            sink: SinkOptions::File(file, Layout::Request),
         }
     }
 

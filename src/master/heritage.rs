@@ -21,7 +21,7 @@ use super::listen::{self, Bound, ListenFault};
 use super::passed::PassedSockets;
 use super::upgrade::State;
 use crate::clock;
-use crate::config::settings::{Directories, Fault, Io, Pool, Route, Settings, SinkKind};
+use crate::config::settings::{Directories, Fault, Io, Pool, Route, Settings};
 use crate::endpoint::{AppOptions, RouteGroup};
 use crate::exposure::ring::{self, Account};
 use crate::http;
@@ -477,21 +477,7 @@ impl Heritage {
     /// # Errors
     /// If there is no memory left.
     pub fn logger(&self, nice: i32) -> io::Result<(logger::Options, Region)> {
-        let (logger, sink) = (&self.settings.logger, &self.settings.sink);
-        let sink = match sink.kind {
-            SinkKind::None => logger::SinkOptions::None,
-            SinkKind::File => logger::SinkOptions::File(logger::FileOptions {
-                directory: self
-                    .directories
-                    .state_dir
-                    .join(sink.directory.as_deref().unwrap_or("exposures".as_ref())),
-                file_size_max: sink.file_size_max,
-                file_age_max: sink.file_age_max,
-                size_max: sink.size_max,
-                age_max: sink.age_max,
-                sync_interval: logger.spool_sync,
-            }),
-        };
+        let sink = super::sink::options(&self.settings, &self.directories.state_dir);
         let runtime_dir = self.directories.runtime_dir.clone();
         let master = i32::try_from(std::process::id()).ok();
         let options = logger::Options { runtime_dir, instance: self.instance, master, nice, sink };

@@ -25,6 +25,7 @@ mod plans;
 pub mod process;
 mod pulse;
 pub mod signals;
+mod sink;
 pub mod supervisor;
 mod systemd;
 pub mod upgrade;

@@ -7,7 +7,10 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::value::{Cpus, Listen, Value};
-use super::{AgentCheckSettings, Io, LoggerSettings, Pool, Ports, Route, Settings, SinkKind, SinkSettings};
+use super::{
+    AgentCheckSettings, Io, Layout, LoggerSettings, Pool, Ports, Route, Sasl, Settings, SinkKind,
+    SinkSettings, SpoolFull,
+};
 use crate::limits;
 
 /// One row.
@@ -48,7 +51,7 @@ pub(super) const TOP: &[Row<Settings>] = &[
     row(
         "state_dir",
         "",
-        "What outlives a reboot: exposure files. Unset: systemd's STATE_DIRECTORY, /var/lib/splitd for root, ./splitd-data.",
+        "What outlives a reboot: exposure files, the spool. Unset: systemd's STATE_DIRECTORY, /var/lib/splitd for root, ./splitd-data.",
         |to, value| {
             to.state_dir = value.path()?;
             Ok(())
@@ -319,17 +322,25 @@ pub(super) const LOGGER: &[Row<LoggerSettings>] = &[
             Ok(())
         },
     ),
-    row("layout", "request", "What is delivered: one message a request (`request`).", |to, value| {
-        to.layout = match value.choice(&[("request", Some(super::Layout::Request)), ("assignment", None)])? {
-            Some(layout) => layout,
-            None => {
-                return Err(
-                    "this build delivers one message a request only; `request` would be right".to_owned()
-                );
-            }
-        };
-        Ok(())
-    }),
+    row(
+        "layout",
+        "request",
+        "What is delivered: `request` (one `Exposure` a request) or `assignment` (one `ExperimentParticipation` \
+         an assignment).",
+        |to, value| {
+            to.layout = value.choice(&[("request", Layout::Request), ("assignment", Layout::Assignment)])?;
+            Ok(())
+        },
+    ),
+    row(
+        "layout_context",
+        "false",
+        "With `layout = \"assignment\"`: the request's attributes in each message.",
+        |to, value| {
+            to.layout_context = value.truth()?;
+            Ok(())
+        },
+    ),
     row("spool_sync", "200ms", "How often what is written is synced to the disk.", |to, value| {
         to.spool_sync = value.duration(ms(1, MINUTE))?;
         Ok(())
@@ -337,29 +348,59 @@ pub(super) const LOGGER: &[Row<LoggerSettings>] = &[
     row(
         "spool_size_max",
         "8GiB",
-        "The spool's bound; only sinks that can be away (none in this build) have a spool.",
+        "The spool (`state_dir/spool`), where exposures wait while Kafka is away: its bound.",
         |to, value| {
-            to.spool_size_max = value.size(16 * MIB..=1024 * TIB)?;
+            to.spool_size_max = value.size(64 * MIB..=1024 * TIB)?;
             Ok(())
         },
     ),
+    row("spool_free_min", "1GiB", "What the spool leaves free on its disk.", |to, value| {
+        to.spool_free_min = value.size(0..=1024 * TIB)?;
+        Ok(())
+    }),
+    row(
+        "spool_age_max",
+        "7d",
+        "The oldest exposures in the spool; beyond it they go, counted.",
+        |to, value| {
+            to.spool_age_max = value.duration(ms(MINUTE, 3650 * DAY))?;
+            Ok(())
+        },
+    ),
+    row(
+        "spool_full",
+        "oldest",
+        "At `spool_size_max` and `spool_free_min`: the `oldest` go, counted, or the `newest` wait in the rings \
+         until those refuse.",
+        |to, value| {
+            to.spool_full = value.choice(&[("oldest", SpoolFull::Oldest), ("newest", SpoolFull::Newest)])?;
+            Ok(())
+        },
+    ),
+    row("spool_replay_rate", "32MiB", "Bytes a second from the spool, beside live traffic.", |to, value| {
+        to.spool_replay_rate = value.size(KIB..=TIB)?;
+        Ok(())
+    }),
 ];
 
 /// Settings of `[sink]`.
 pub(super) const SINK: &[Row<SinkSettings>] = &[
-    row("type", "file", "Where exposures go: `file`, or `none` (counted and dropped).", |to, value| {
-        to.kind = match value.choice(&[
-            ("file", Some(SinkKind::File)),
-            ("none", Some(SinkKind::None)),
-            ("kafka", None),
-        ])? {
-            Some(kind) => kind,
-            None => {
-                return Err("this build has no Kafka client; `file` or `none` would be right".to_owned());
+    row(
+        "type",
+        "file",
+        "Where exposures go: `file`, `kafka`, or `none` (counted and dropped).",
+        |to, value| {
+            let kinds = [("file", SinkKind::File), ("kafka", SinkKind::Kafka), ("none", SinkKind::None)];
+            to.kind = value.choice(&kinds)?;
+            if to.kind == SinkKind::Kafka && !cfg!(feature = "kafka") {
+                return Err(
+                    "this build has no Kafka client (cargo feature `kafka`); `file` or `none` would be right"
+                        .to_owned(),
+                );
             }
-        };
-        Ok(())
-    }),
+            Ok(())
+        },
+    ),
     row("directory", "", "Of the exposure files. Unset: `exposures` in state_dir.", |to, value| {
         to.directory = value.path()?;
         Ok(())
@@ -380,6 +421,96 @@ pub(super) const SINK: &[Row<SinkSettings>] = &[
         to.file_age_max = value.duration(ms(100, DAY))?;
         Ok(())
     }),
+    row("brokers", "", "Kafka: brokers to begin with, `kafka-1:9092`.", |to, value| {
+        let mut brokers = Vec::new();
+        for broker in value.list() {
+            let port = broker
+                .rsplit_once(':')
+                .and_then(|(host, port)| (!host.is_empty()).then(|| port.parse::<u16>().ok()).flatten());
+            if port.is_none_or(|port| port == 0) {
+                return Err(format!("`{broker}` is no broker; `kafka-1:9092` would be right"));
+            }
+            brokers.push(broker.to_owned());
+        }
+        to.brokers = brokers;
+        Ok(())
+    }),
+    row("topic", "exposures", "Kafka: the topic.", |to, value| {
+        let topic = value.text()?;
+        let fits = (1..=249).contains(&topic.len())
+            && topic.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+            && !matches!(topic, "." | "..");
+        if !fits {
+            return Err(format!(
+                "`{topic}` is no topic; 1 to 249 of a-z, A-Z, 0-9, `.`, `_`, `-` would be right"
+            ));
+        }
+        topic.clone_into(&mut to.topic);
+        Ok(())
+    }),
+    row(
+        "batch",
+        "true",
+        "Kafka: many events a message, without a key; `false`: one event a message, keyed by its unit.",
+        |to, value| {
+            to.batch = value.truth()?;
+            Ok(())
+        },
+    ),
+    row("message_size", "64KiB", "Kafka: a message of many events, at most.", |to, value| {
+        to.message_size = value.size(KIB..=512 * KIB)? as usize;
+        Ok(())
+    }),
+    row("tls", "false", "Kafka: TLS.", |to, value| {
+        to.tls = value.truth()?;
+        Ok(())
+    }),
+    row("tls_ca", "", "Authorities, PEM. Unset: the system's.", |to, value| {
+        to.tls_ca = value.path()?;
+        Ok(())
+    }),
+    row("tls_certificate", "", "A certificate to show the brokers, PEM.", |to, value| {
+        to.tls_certificate = value.path()?;
+        Ok(())
+    }),
+    row("tls_key", "", "Its key, PEM.", |to, value| {
+        to.tls_key = value.path()?;
+        Ok(())
+    }),
+    row("sasl", "none", "Kafka: `none`, `PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`.", |to, value| {
+        to.sasl = value.choice(&[
+            ("none", Sasl::None),
+            ("PLAIN", Sasl::Plain),
+            ("SCRAM-SHA-256", Sasl::ScramSha256),
+            ("SCRAM-SHA-512", Sasl::ScramSha512),
+        ])?;
+        Ok(())
+    }),
+    row("sasl_username", "", "The user.", |to, value| {
+        value.text()?.clone_into(&mut to.sasl_username);
+        Ok(())
+    }),
+    row("sasl_password_file", "", "The file with the user's password.", |to, value| {
+        to.sasl_password_file = value.path()?;
+        Ok(())
+    }),
+    row(
+        "properties",
+        "",
+        "Kafka: further properties of librdkafka, over splitd's own: `linger.ms=20`, `acks=1`.",
+        |to, value| {
+            let mut properties = Vec::new();
+            for text in value.list() {
+                let (name, value) = text
+                    .split_once('=')
+                    .filter(|(name, _)| !name.trim().is_empty())
+                    .ok_or_else(|| format!("`{text}` is no property; `linger.ms=20` would be right"))?;
+                properties.push((name.trim().to_owned(), value.trim().to_owned()));
+            }
+            to.properties = properties;
+            Ok(())
+        },
+    ),
 ];
 
 /// Settings of `[agent_check]`.

@@ -182,7 +182,7 @@ fn every_fault_of_every_source_is_reported_in_one_run() {
         "pool[1]: has no name",
         "pool[1].workers: `0` is no whole number from 1",
         "logger.ring_size: `17MiB` is no power of two",
-        "sink.type: this build has no Kafka client; `file` or `none` would be right",
+        "sink.brokers: no broker; `brokers = [\"kafka-1:9092\"]` would be right",
         "loger: no section `loger`; the nearest is `logger`",
         "SPLITD_POOL_ASSIGN_BACKLOK: no setting `SPLITD_POOL_ASSIGN_BACKLOK`; the nearest is `SPLITD_POOL_ASSIGN_BACKLOG`",
         "SPLITD_LOGGER_NICE: `much` is no whole number",

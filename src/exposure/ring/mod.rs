@@ -52,7 +52,7 @@ use crate::limits::EXPOSURE_SIZE_MAX;
 
 pub use account::Account;
 pub use mend::{Side, mend, was_used};
-pub use reader::{Position, Reader, Step};
+pub use reader::{POSITION_WORDS, Position, Reader, Step};
 
 /// The first word of a ring: "splitdR" and a byte for good measure.
 const MAGIC: u64 = u64::from_le_bytes(*b"splitdR\x01");

@@ -19,6 +19,9 @@ use super::{
 };
 use crate::limits::EXPOSURE_SIZE_MAX;
 
+/// Words of a [`Position`].
+pub const POSITION_WORDS: usize = 5;
+
 /// How far a ring was read, with the counts up to there. What
 /// [`Reader::confirm`] puts in force, all at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -43,6 +46,19 @@ impl Position {
     #[must_use]
     pub fn corrupt(&self) -> u64 {
         self.corrupt
+    }
+
+    /// The position in words, for whoever must remember it beyond this process.
+    #[must_use]
+    pub fn to_words(self) -> [u64; POSITION_WORDS] {
+        [self.head, self.consumed, self.corrupt, self.expected, self.pending]
+    }
+
+    /// Takes back what [`Position::to_words`] gave.
+    #[must_use]
+    pub fn from_words(words: [u64; POSITION_WORDS]) -> Position {
+        let [head, consumed, corrupt, expected, pending] = words;
+        Position { head, consumed, corrupt, expected, pending }
     }
 
     fn check(&self, state: u64) -> u64 {
@@ -323,6 +339,23 @@ impl<W: AsRef<[AtomicU64]>> Reader<W> {
         let slot = 1 - self.slot;
         position.store(self.words.as_ref(), slot);
         (self.slot, self.confirmed) = (slot, position);
+    }
+
+    /// Takes up the ring at `position`, where a predecessor had made everything
+    /// safe and was killed before it could confirm that. One that is not ahead
+    /// changes nothing.
+    ///
+    /// # Errors
+    /// If it is no position of what lies in this ring.
+    pub fn resume(&mut self, position: Position) -> Result<(), RingFault> {
+        if position.head <= self.confirmed.head {
+            return Ok(());
+        }
+        check_positions(position.head, self.words()[AT_TAIL].load(Acquire), self.capacity)?;
+        self.confirm(position);
+        self.position = position;
+        self.last = None;
+        Ok(())
     }
 
     /// Shows that the logger lives. True if the state in force had been damaged

@@ -2,15 +2,24 @@
 //! in use. To add a sink: one file, one variant of [`SinkOptions`], one arm in
 //! [`SinkOptions::open`].
 //!
-//! The thread takes batches in order and gives each back with its fate. A sink
-//! that fails is tried again with the same batch, for as long as it takes or
-//! until the logger gives up at its stop: the rings hold what waits, and nothing
-//! behind a batch is confirmed before it.
+//! The thread takes batches in order and gives each back with its fate. There
+//! are two kinds of sinks:
+//! - A [`Sink`] has what it was given when its call returns. One that fails is
+//!   tried again with the same batch, for as long as it takes or until the logger
+//!   gives up at its stop: the rings hold what waits, and nothing behind a batch
+//!   is confirmed before it.
+//! - A [`Courier`] confirms later and may be away for hours: behind it is the
+//!   spool, and [`super::delivery`] decides between the two.
 
+#[cfg(feature = "kafka")]
+mod away;
 pub mod file;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod none;
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -18,7 +27,9 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
-use super::batch::Batch;
+use super::batch::{Batch, Mark};
+use super::layout::{self, Layout};
+use super::spool;
 use crate::clock::{self, Now};
 
 /// Wait before the first retry; doubles up to the last.
@@ -33,16 +44,33 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone)]
 pub enum SinkOptions {
     /// Length-delimited files; see [`mod@file`].
-    File(file::Options),
+    File(file::Options, Layout),
+    /// Kafka, with a spool for when it is away; see [`mod@kafka`].
+    #[cfg(feature = "kafka")]
+    Kafka(kafka::Options, SpoolOptions),
     /// Counted and dropped, for benchmarks.
     None,
 }
 
+/// The spool of a sink that may be away.
+#[derive(Debug, Clone)]
+pub struct SpoolOptions {
+    /// Made if it is not there.
+    pub directory: PathBuf,
+    /// Its bounds.
+    pub bounds: spool::Options,
+    /// Bytes a second that are replayed.
+    pub replay_rate: u64,
+}
+
 impl SinkOptions {
-    fn open(&self, counts: Arc<Counts>) -> Box<dyn Sink> {
+    /// How long a batch may wait to become larger; none where it is taken at once.
+    #[must_use]
+    pub fn linger(&self) -> Option<Duration> {
         match self {
-            SinkOptions::File(options) => Box::new(file::FileSink::new(options.clone(), counts)),
-            SinkOptions::None => Box::new(none::NoSink),
+            SinkOptions::File(..) | SinkOptions::None => None,
+            #[cfg(feature = "kafka")]
+            SinkOptions::Kafka(..) => Some(Duration::from_millis(20)),
         }
     }
 }
@@ -65,6 +93,38 @@ pub trait Sink {
     fn finish(&mut self, now: Now);
 }
 
+/// What became of a chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The sink has it, but for so many exposures that it refused for good.
+    Delivered {
+        /// Refused for good.
+        rejected: u32,
+    },
+    /// It is to be sent again.
+    Failed {
+        /// Whether it may be there all the same.
+        may_have_arrived: bool,
+    },
+}
+
+/// A place where exposures go, that confirms later. It gives each chunk's
+/// outcome once, and knows by itself when to begin anew.
+pub trait Courier {
+    /// Sends a chunk: whole exposures, `count` of them. `false` if there is no
+    /// room now.
+    fn send(&mut self, token: u64, chunk: &[u8], count: u32, now: Now) -> bool;
+
+    /// Whether it would take a chunk.
+    fn has_room(&self) -> bool;
+
+    /// Appends what became of chunks since the last call.
+    fn poll(&mut self, now: Now, outcomes: &mut Vec<(u64, Outcome)>);
+
+    /// Gives up what is under way; nothing follows.
+    fn finish(&mut self);
+}
+
 /// What sinks count; the drain carries it into the metrics.
 #[derive(Debug, Default)]
 pub struct Counts {
@@ -72,10 +132,73 @@ pub struct Counts {
     pub bytes: AtomicU64,
     /// Writes, syncs and the like that were refused.
     pub errors: AtomicU64,
+    /// Sendings that failed, and refusals of the spool's disk.
+    pub delivery_errors: AtomicU64,
     /// Complete files kept.
     pub files: AtomicU64,
     /// Exposures that went with the oldest files.
     pub evicted: AtomicU64,
+    /// Exposures under way now.
+    pub under_way: AtomicU64,
+    /// Exposures sent again that may have arrived before.
+    pub doubtful: AtomicU64,
+    /// Chunks that were confirmed later, and how long that took in all.
+    pub confirmations: AtomicU64,
+    /// In microseconds.
+    pub confirmation_us: AtomicU64,
+    /// The sink is away.
+    pub stalled: AtomicBool,
+    /// The spool's.
+    pub spool: SpoolCounts,
+}
+
+impl Counts {
+    /// A chunk was confirmed (or came back) after so long.
+    pub fn note_latency(&self, latency: Duration) {
+        self.confirmations.fetch_add(1, Relaxed);
+        self.confirmation_us.fetch_add(latency.as_micros() as u64, Relaxed);
+    }
+}
+
+/// What the spool's books say, since it was made, and what is in it now.
+#[derive(Debug, Default)]
+pub struct SpoolCounts {
+    /// There is a spool, and this was read off it.
+    pub known: AtomicBool,
+    /// Exposures it ever took.
+    pub taken: AtomicU64,
+    /// Of those, delivered.
+    pub delivered: AtomicU64,
+    /// Of those, refused for good.
+    pub rejected: AtomicU64,
+    /// Of those, not readable.
+    pub corrupt: AtomicU64,
+    /// Of those, gone at a bound, by [`spool::cursor::Reason`].
+    pub evicted: [AtomicU64; 3],
+    /// Exposures in it.
+    pub count: AtomicU64,
+    /// Bytes of its segments.
+    pub size: AtomicU64,
+    /// When the oldest was written, in Unix microseconds; 0 if it is empty.
+    pub oldest_us: AtomicU64,
+}
+
+impl SpoolCounts {
+    #[cfg(feature = "kafka")]
+    fn read_off<D: spool::disk::Disk>(&self, spool: &spool::Spool<D>) {
+        let books = spool.books();
+        self.taken.store(spool.taken(), Relaxed);
+        self.delivered.store(books.delivered, Relaxed);
+        self.rejected.store(books.rejected, Relaxed);
+        self.corrupt.store(books.corrupt, Relaxed);
+        for (count, evicted) in self.evicted.iter().zip(books.evicted) {
+            count.store(evicted, Relaxed);
+        }
+        self.count.store(spool.count(), Relaxed);
+        self.size.store(spool.size(), Relaxed);
+        self.oldest_us.store(spool.oldest_us().unwrap_or(0).max(0) as u64, Relaxed);
+        self.known.store(true, Relaxed);
+    }
 }
 
 /// A batch's fate.
@@ -83,8 +206,12 @@ pub struct Counts {
 pub struct Done {
     /// To be filled again.
     pub batch: Batch,
-    /// Whether the sink has it.
+    /// Whether it is safe: delivered, in the spool, or refused for good.
     pub delivered: bool,
+    /// Exposures of it that went to the spool.
+    pub spooled: u64,
+    /// Exposures of it that the sink refused for good.
+    pub rejected: u64,
 }
 
 /// The drain's end of the sink's thread.
@@ -95,7 +222,18 @@ pub struct Handle {
     pub done: Receiver<Done>,
     /// What the sink has counted.
     pub counts: Arc<Counts>,
-    give_up: Arc<AtomicBool>,
+    /// How far rings were read for what the spool holds.
+    pub marks: Vec<Mark>,
+    signs: Arc<Signs>,
+}
+
+/// What the drain tells the sink's thread, besides batches.
+#[derive(Debug, Default)]
+struct Signs {
+    /// The end is near.
+    hurry: AtomicBool,
+    /// What fails is not tried again.
+    give_up: AtomicBool,
 }
 
 impl Handle {
@@ -107,16 +245,34 @@ impl Handle {
         let (batches, to_write) = crossbeam_channel::bounded(batch_count);
         let (to_confirm, done) = crossbeam_channel::bounded(batch_count);
         let counts = Arc::new(Counts::default());
-        let give_up = Arc::new(AtomicBool::new(false));
-        let (options, thread_counts, thread_give_up) =
-            (options.clone(), Arc::clone(&counts), Arc::clone(&give_up));
+        let signs = Arc::new(Signs::default());
+        let mut marks = Vec::new();
+        let thread = Thread { counts: Arc::clone(&counts), batches: to_write, done: to_confirm };
+        let thread_signs = Arc::clone(&signs);
+        let work: Box<dyn FnOnce() + Send> = match options.clone() {
+            SinkOptions::File(options, layout) => {
+                let sink = file::FileSink::new(options, Arc::clone(&counts));
+                Box::new(move || drive(sink, layout, &thread, &thread_signs.give_up))
+            }
+            SinkOptions::None => {
+                Box::new(move || drive(none::NoSink, Layout::Request, &thread, &thread_signs.give_up))
+            }
+            #[cfg(feature = "kafka")]
+            SinkOptions::Kafka(options, spool) => {
+                // Here, before any ring is read: the marks in it come first.
+                let opened = away::open_spool(&spool);
+                let opened = opened.map(|mut spool| {
+                    marks = spool.take_marks();
+                    counts.spool.read_off(&spool);
+                    spool
+                });
+                Box::new(move || away::drive(options, &spool, opened, &thread, &thread_signs))
+            }
+        };
         // The thread is never joined: one that hangs in the kernel must not keep
         // the process from leaving. It says that it is done by hanging up.
-        std::thread::Builder::new().name("sink".into()).spawn(move || {
-            let sink = options.open(Arc::clone(&thread_counts));
-            drive(sink, &thread_counts, &to_write, &to_confirm, &thread_give_up);
-        })?;
-        Ok(Handle { batches: Some(batches), done, counts, give_up })
+        std::thread::Builder::new().name("sink".into()).spawn(work)?;
+        Ok(Handle { batches: Some(batches), done, counts, marks, signs })
     }
 
     /// Hands a batch to the sink; gives it back if the thread is gone.
@@ -135,29 +291,46 @@ impl Handle {
         self.batches = None;
     }
 
+    /// The end is near: a sink that does not answer is not waited for.
+    pub fn hurry(&self) {
+        self.signs.hurry.store(true, Relaxed);
+    }
+
     /// From now on what fails is not tried again.
     pub fn give_up(&self) {
-        self.give_up.store(true, Relaxed);
+        self.signs.give_up.store(true, Relaxed);
     }
 }
 
-fn drive(
-    mut sink: Box<dyn Sink>,
-    counts: &Counts,
-    batches: &Receiver<Batch>,
-    done: &Sender<Done>,
-    give_up: &AtomicBool,
-) {
+/// The sink's thread's end.
+struct Thread {
+    counts: Arc<Counts>,
+    batches: Receiver<Batch>,
+    done: Sender<Done>,
+}
+
+fn drive(mut sink: impl Sink, layout: Layout, thread: &Thread, give_up: &AtomicBool) {
+    let Thread { counts, batches, done } = thread;
     let mut undelivered = false;
+    let mut rendered = Vec::new();
     loop {
         let wait = sink.tick(clock::now());
         match batches.recv_timeout(wait) {
             Ok(batch) => {
+                let (bytes, count) = match layout {
+                    Layout::Request => (&batch.bytes, batch.count),
+                    Layout::Assignment { .. } => {
+                        rendered.clear();
+                        let mut count = 0;
+                        layout::render(&batch.bytes, layout, &mut rendered, |_| count += 1);
+                        (&rendered, count)
+                    }
+                };
                 // Behind a batch that was given up, none is delivered: the rings
                 // will give them all again, in order.
-                let delivered = !undelivered && deliver(sink.as_mut(), &batch, counts, give_up);
+                let delivered = !undelivered && deliver(&mut sink, bytes, count, counts, give_up);
                 undelivered |= !delivered;
-                if done.send(Done { batch, delivered }).is_err() {
+                if done.send(Done { batch, delivered, spooled: 0, rejected: 0 }).is_err() {
                     break;
                 }
             }
@@ -169,8 +342,8 @@ fn drive(
 }
 
 /// Tries until it is written, or the logger gives up.
-fn deliver(sink: &mut dyn Sink, batch: &Batch, counts: &Counts, give_up: &AtomicBool) -> bool {
-    if batch.bytes.is_empty() {
+fn deliver(sink: &mut impl Sink, bytes: &[u8], count: u64, counts: &Counts, give_up: &AtomicBool) -> bool {
+    if bytes.is_empty() {
         return true;
     }
     let mut retry_wait = RETRY_FIRST;
@@ -178,9 +351,9 @@ fn deliver(sink: &mut dyn Sink, batch: &Batch, counts: &Counts, give_up: &Atomic
     let mut reported: Option<Now> = None;
     loop {
         let now = clock::now();
-        match sink.write(&batch.bytes, batch.count, now) {
+        match sink.write(bytes, count, now) {
             Ok(()) => {
-                counts.bytes.fetch_add(batch.bytes.len() as u64, Relaxed);
+                counts.bytes.fetch_add(bytes.len() as u64, Relaxed);
                 if let Some(since) = failing_since {
                     log::info!("event=sink_recovered after_s={:.1}", now.since(since).as_secs_f64());
                 }
