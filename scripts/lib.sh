@@ -3,10 +3,15 @@
 step() { printf '\n== %s\n' "$*" >&2; }
 die() { printf '%s\n' "$*" >&2; exit 1; }
 
-# A Rust toolchain and a C linker are all that building needs.
+# A Rust toolchain and a C linker are all that building needs; the Kafka client
+# (librdkafka, built from its sources) wants a C++ compiler, make and OpenSSL, too.
 need_rust() {
   command -v cargo >/dev/null || die "cargo is not here: install a Rust toolchain (https://rustup.rs), 1.90 or later"
   need_package gcc cc
+  need_package g++ c++
+  need_package make make
+  need_package pkg-config pkg-config
+  need_header openssl/ssl.h libssl-dev
 }
 
 # need_component NAME COMMAND: a rustup component that gives COMMAND.

@@ -1,5 +1,5 @@
 //! `splitd events PATH…`: exposures as NDJSON, from complete and current files
-//! of the file sink. What is torn at a file's end is said on standard error, or
+//! of the file sink, and from the spool. What is torn at a file's end is said on standard error, or
 //! left alone where the file is still being written.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,14 +15,17 @@ use prost::Message;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::exposure::proto::{Assignment, Exposure};
+use crate::exposure::proto::{Assignment, ExperimentParticipation, Exposure};
 use crate::exposure::stream::{End, Messages};
 use crate::logger::sink::file::{FILE_PREFIX, FILE_SUFFIX, PART_SUFFIX, civil};
+use crate::logger::spool;
 
 /// Between two looks for more with `--follow`.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(200);
 /// The files' directory in a state directory.
 const DIRECTORY_NAME: &str = "exposures";
+/// The spool's.
+const SPOOL_NAME: &str = "spool";
 
 /// What exit codes say: the file is at fault.
 const EXIT_FAULT: u8 = 1;
@@ -32,7 +35,7 @@ const EXIT_REFUSED: u8 = 3;
 /// Prints exposures as NDJSON, oldest file first.
 #[derive(Debug, Args)]
 pub struct EventsArgs {
-    /// Exposure files, directories of them, or state directories.
+    /// Exposure files, directories of them, or state directories (their spool, too).
     #[arg(required = true, value_name = "PATH")]
     pub paths: Vec<PathBuf>,
     /// Goes on with what is written from now on.
@@ -89,6 +92,8 @@ type FileKey = (u64, u64);
 struct Reading {
     open: BTreeMap<FileKey, Messages<File>>,
     done: BTreeSet<FileKey>,
+    /// How far each spool was read.
+    spools: BTreeMap<PathBuf, u64>,
     is_faulty: bool,
 }
 
@@ -99,8 +104,37 @@ impl Reading {
             for file_path in files_of(path)? {
                 self.read_file(&file_path, args.follow, out)?;
             }
+            let spool = path.join(SPOOL_NAME);
+            if spool.is_dir() {
+                self.read_spool(&spool, out)?;
+            }
         }
         Ok(())
+    }
+
+    /// What waits in a spool, as far as it can be read.
+    fn read_spool(&mut self, directory: &Path, out: &mut impl Write) -> Result<(), Stop> {
+        let from = self.spools.get(directory).copied().unwrap_or(0);
+        let mut stop = None;
+        let read = spool::peek(directory, from, |chunk| {
+            let mut messages = Messages::new(chunk);
+            while let Some(message) = messages.next_message()? {
+                if let Ok(exposure) = Exposure::decode(message) {
+                    print(&exposure, out).map_err(|fault| {
+                        stop = Some(Stop::Output(fault));
+                        io::Error::other("standard output")
+                    })?;
+                }
+            }
+            Ok(())
+        });
+        match (read, stop) {
+            (_, Some(stop)) => Err(stop),
+            (read, None) => {
+                self.spools.insert(directory.to_owned(), read.map_err(Stop::input(directory))?);
+                Ok(())
+            }
+        }
     }
 
     fn read_file(&mut self, path: &Path, follow: bool, out: &mut impl Write) -> Result<(), Stop> {
@@ -120,8 +154,15 @@ impl Reading {
             let Some(message) = messages.next_message().map_err(Stop::input(path))? else {
                 break;
             };
-            match Exposure::decode(message) {
-                Ok(exposure) => print(&exposure, out).map_err(Stop::Output)?,
+            // A participation's id is two bytes longer.
+            let printed = match message.get(1) {
+                Some(18) => {
+                    ExperimentParticipation::decode(message).map(|one| print_participation(&one, out))
+                }
+                _ => Exposure::decode(message).map(|exposure| print(&exposure, out)),
+            };
+            match printed {
+                Ok(printed) => printed.map_err(Stop::Output)?,
                 Err(fault) => {
                     self.is_faulty = true;
                     eprintln!("splitd events: {}: byte {begin}: no exposure: {fault}", path.display());
@@ -152,7 +193,11 @@ fn files_of(path: &Path) -> Result<Vec<PathBuf>, Stop> {
         return Ok(vec![path.to_owned()]);
     }
     let below = path.join(DIRECTORY_NAME);
-    let directory = if below.is_dir() { below } else { path.to_owned() };
+    let directory = match below.is_dir() {
+        true => below,
+        false if path.join(SPOOL_NAME).is_dir() => return Ok(Vec::new()),
+        false => path.to_owned(),
+    };
     let mut found = Vec::new();
     for entry in fs::read_dir(&directory).map_err(Stop::input(&directory))? {
         let name = entry.map_err(Stop::input(&directory))?.file_name();
@@ -219,7 +264,7 @@ impl<'e> Context<'e> {
 
 fn print(exposure: &Exposure, out: &mut impl Write) -> io::Result<()> {
     let line = Line {
-        id: exposure.id.iter().map(|byte| format!("{byte:02x}")).collect(),
+        id: hex(&exposure.id),
         time: time(exposure.time_us),
         time_us: exposure.time_us,
         version: &exposure.version,
@@ -240,6 +285,56 @@ fn assignment_line(assignment: &Assignment) -> AssignmentLine<'_> {
         unit: &assignment.unit,
         forced: assignment.forced,
     }
+}
+
+/// One line of a file that holds one message an assignment.
+#[derive(Serialize)]
+struct ParticipationLine<'e> {
+    id: String,
+    time: String,
+    time_us: i64,
+    version: &'e str,
+    event_name: &'e str,
+    user_id: &'e str,
+    profile_id: &'e str,
+    device_id: &'e str,
+    experiment_id: i64,
+    run_id: i32,
+    experiment: &'e str,
+    group: &'e str,
+    unit: &'e str,
+    unit_value: &'e str,
+    #[serde(skip_serializing_if = "is_false")]
+    forced: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    context: Option<Context<'e>>,
+}
+
+fn print_participation(one: &ExperimentParticipation, out: &mut impl Write) -> io::Result<()> {
+    let line = ParticipationLine {
+        id: hex(&one.id),
+        time: time(one.time_us),
+        time_us: one.time_us,
+        version: &one.version,
+        event_name: &one.event_name,
+        user_id: &one.user_id,
+        profile_id: &one.profile_id,
+        device_id: &one.device_id,
+        experiment_id: one.experiment_id,
+        run_id: one.run_id,
+        experiment: &one.experiment,
+        group: &one.group,
+        unit: &one.unit,
+        unit_value: &one.unit_value,
+        forced: one.forced,
+        context: Context::of(&one.context),
+    };
+    serde_json::to_writer(&mut *out, &line)?;
+    out.write_all(b"\n")
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// RFC 3339, to the microsecond.

@@ -1,9 +1,13 @@
 //! splitd from outside: real processes, real sockets, real signals.
 
 mod bad_input;
+#[cfg(feature = "kafka")]
+mod broker;
 mod chaos;
 mod clickhouse;
 mod connections;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod kills;
 mod lifecycle;
 mod metrics;

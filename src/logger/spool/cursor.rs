@@ -64,6 +64,9 @@ pub struct Cursor<F> {
 
 impl<F> Cursor<F> {
     /// Opens or makes it; gives the books in force, if there are sound ones.
+    ///
+    /// # Errors
+    /// If the disk fails.
     pub fn open<D: Disk<File = F>>(disk: &D) -> io::Result<(Cursor<F>, Option<Books>)> {
         let file = match disk.open(CURSOR_NAME) {
             Err(fault) if fault.kind() == io::ErrorKind::NotFound => disk.create(CURSOR_NAME)?,
@@ -71,13 +74,15 @@ impl<F> Cursor<F> {
         };
         let mut bytes = [0; 2 * SLOT_SIZE];
         let size = read_full(disk, &file, &mut bytes, 0)?;
-        let slots = bytes[..size].chunks_exact(SLOT_SIZE);
-        let newest = slots.filter_map(parse).max_by_key(|(generation, _)| *generation);
+        let newest = newest(&bytes[..size]);
         let generation = newest.map_or(0, |(generation, _)| generation);
         Ok((Cursor { file, generation }, newest.map(|(_, books)| books)))
     }
 
     /// Puts the books in force for whoever opens the spool after this process.
+    ///
+    /// # Errors
+    /// If the disk fails; the books before stay in force.
     pub fn save<D: Disk<File = F>>(&mut self, disk: &D, books: &Books) -> io::Result<()> {
         let generation = self.generation + 1;
         let mut slot = [0; SLOT_SIZE];
@@ -94,9 +99,22 @@ impl<F> Cursor<F> {
     }
 
     /// Makes what was saved outlast a loss of power.
+    ///
+    /// # Errors
+    /// If the disk fails.
     pub fn sync<D: Disk<File = F>>(&self, disk: &D) -> io::Result<()> {
         disk.sync(&self.file)
     }
+}
+
+/// What the bytes of a cursor's file say.
+#[must_use]
+pub fn parse_cursor(bytes: &[u8]) -> Option<Books> {
+    newest(bytes).map(|(_, books)| books)
+}
+
+fn newest(bytes: &[u8]) -> Option<(u64, Books)> {
+    bytes.chunks_exact(SLOT_SIZE).filter_map(parse).max_by_key(|(generation, _)| *generation)
 }
 
 fn parse(slot: &[u8]) -> Option<(u64, Books)> {

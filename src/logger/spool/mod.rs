@@ -34,6 +34,7 @@ pub(super) mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use super::batch::Mark;
@@ -848,6 +849,42 @@ fn begin_segment<D: Disk>(disk: &D, first: u64, now: Now) -> io::Result<Tail<D::
     let written = header.len() as u64;
     let created_us = now.unix_us;
     Ok(Tail { file, first, created_us, ended_us: created_us, written, safe: 0, dirty: None, is_new: true })
+}
+
+/// Looks into the spool of whoever has it, from `from` or the cursor on, and
+/// changes nothing; gives the number behind what it has shown.
+///
+/// # Errors
+/// If the directory can't be read, or `each` fails.
+pub fn peek(directory: &Path, from: u64, mut each: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<u64> {
+    let read = |name: &str| match std::fs::read(directory.join(name)) {
+        Err(fault) if fault.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        read => read,
+    };
+    let mut names: Vec<u64> = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        names.extend(entry?.file_name().to_str().and_then(parse_segment_name));
+    }
+    names.sort_unstable();
+    let books = cursor::parse_cursor(&read(cursor::CURSOR_NAME)?);
+    let mut number = from.max(books.map_or(0, |books| books.number()));
+    for (index, &first) in names.iter().enumerate() {
+        let end = names.get(index + 1).copied().unwrap_or(u64::MAX);
+        if end <= number {
+            continue;
+        }
+        let bytes = read(&segment_name(first))?;
+        let mut at = SEGMENT_HEADER_SIZE;
+        while let Some((found, record)) = find_record(&bytes, at, number.min(first)..end) {
+            at = found + record.size;
+            let behind = record.number + u64::from(record.count);
+            if record.kind == Kind::Chunk && record.number >= number && behind <= end {
+                each(record.payload)?;
+                number = behind;
+            }
+        }
+    }
+    Ok(number)
 }
 
 /// What a segment holds as far as it was finished.

