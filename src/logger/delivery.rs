@@ -419,8 +419,9 @@ impl<C: Courier, D: Disk> Delivery<C, D> {
         }
         if let Some(refusal) = fault {
             self.note_spool_refusal(&refusal, now);
-            self.take_spooled();
         }
+        // A segment that became full was synced.
+        self.take_spooled();
     }
 
     fn sync_spool(&mut self, now: Now) {

@@ -219,7 +219,6 @@ pub struct Tansu {
     child: Option<Child>,
     port: u16,
     advertised: u16,
-    arguments: Vec<String>,
 }
 
 /// What `scripts/test` installs.
@@ -240,26 +239,30 @@ fn tansu_program() -> Option<PathBuf> {
 }
 
 impl Tansu {
-    /// Starts one; none if it is not installed. Clients are told to come to
-    /// `advertised`, if that is given.
-    pub fn start(advertised: Option<u16>, arguments: &[&str]) -> Option<Tansu> {
-        tansu_program()?;
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        let mut tansu = Tansu { child: None, port, advertised: advertised.unwrap_or(port), arguments };
-        tansu.begin();
+    /// Starts one with the topic; none if it is not installed.
+    pub fn start() -> Option<Tansu> {
+        let mut tansu = Tansu::plan()?;
+        tansu.begin(tansu.port);
         Some(tansu)
     }
 
-    /// Starts it (again: with nothing in it) and makes the topic.
-    pub fn begin(&mut self) {
+    /// Takes a port for one.
+    pub fn plan() -> Option<Tansu> {
+        tansu_program()?;
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        Some(Tansu { child: None, port, advertised: port })
+    }
+
+    /// Starts it (again: with nothing in it) and makes the topic. Clients are
+    /// told to come to port `advertised`, behind which something must pass them on.
+    pub fn begin(&mut self, advertised: u16) {
+        self.advertised = advertised;
         let program = tansu_program().unwrap();
         let child = Command::new(&program)
             .arg("broker")
             .args(["--listener-url", &format!("tcp://127.0.0.1:{}", self.port)])
             .args(["--advertised-listener-url", &format!("tcp://127.0.0.1:{}", self.advertised)])
             .args(["--storage-engine", "memory://tansu/"])
-            .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -267,9 +270,16 @@ impl Tansu {
             .unwrap();
         self.child = Some(child);
         wait_until("the broker to listen", || TcpStream::connect(("127.0.0.1", self.port)).is_ok());
-        if self.arguments.is_empty() {
-            self.python("create");
-        }
+        self.make_topic();
+    }
+
+    fn make_topic(&self) {
+        let made = Command::new(tansu_program().unwrap())
+            .args(["topic", "create", TOPIC, "--partitions", &PARTITION_COUNT.to_string()])
+            .args(["--broker", &format!("tcp://127.0.0.1:{}", self.port)])
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     }
 
     /// KILL: it has forgotten everything.
@@ -290,7 +300,7 @@ impl Tansu {
 
     /// All that is in the topic, by kafka-python.
     pub fn messages(&self) -> Vec<Message> {
-        let text = self.python("read");
+        let text = self.python();
         let bytes = |hex: &str| -> Vec<u8> {
             (0..hex.len() / 2).map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap()).collect()
         };
@@ -302,14 +312,14 @@ impl Tansu {
             .collect()
     }
 
-    fn python(&self, what: &str) -> String {
+    fn python(&self) -> String {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/process/topic.py");
         let mut last = String::new();
         // The broker listens a moment before it answers.
         for _ in 0..20 {
             let output = Command::new(venv().join("bin/python"))
                 .arg(&script)
-                .args([what, &self.address(), TOPIC, &PARTITION_COUNT.to_string()])
+                .args([&self.address(), TOPIC, &PARTITION_COUNT.to_string()])
                 .env("PYTHONDONTWRITEBYTECODE", "1")
                 .output()
                 .unwrap();
@@ -319,7 +329,7 @@ impl Tansu {
             last = String::from_utf8_lossy(&output.stderr).into_owned();
             std::thread::sleep(Duration::from_millis(200));
         }
-        panic!("{what}: {last}");
+        panic!("{last}");
     }
 }
 
@@ -333,6 +343,35 @@ impl Drop for Tansu {
 
 const PASS: u8 = 0;
 const SWALLOW: u8 = 1;
+
+/// Speaks TLS to clients and passes them on in the clear.
+pub struct TlsProxy {
+    child: Child,
+    pub port: u16,
+}
+
+impl TlsProxy {
+    pub fn start(certificate: &str, key: &str, broker: u16) -> TlsProxy {
+        let mut child = Command::new(venv().join("bin/python"))
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/process/tls_proxy.py"))
+            .args([certificate, key, &broker.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        TlsProxy { child, port: line.trim().parse().unwrap() }
+    }
+}
+
+impl Drop for TlsProxy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
 
 /// A TCP proxy that may lose what the broker says.
 pub struct Proxy {

@@ -630,6 +630,9 @@ impl<D: Disk> Spool<D> {
     }
 
     fn next_unread(&mut self, out: &mut Vec<u8>) -> io::Result<Option<Place>> {
+        // What was under way when it was written may be settled and forgotten before
+        // anything was read.
+        self.read = self.read.max(self.books.number());
         while self.read < self.safe {
             if let Some(entry) = self.entries.get(&self.read) {
                 self.read += u64::from(entry.count);

@@ -239,7 +239,9 @@ struct House {
     /// The ring's next exposure that is not in the spool, and what was written
     /// of it and is not safe: where each batch ends, in numbers of the spool.
     read: u64,
-    written: Vec<(u64, u64)>,
+    written: Vec<(u64, u64, Vec<Place>)>,
+    /// What becomes safe is under way already, as what a silent sink took is.
+    under_way: bool,
     confirmed: u64,
     /// The id of every number that is safe.
     safe: Vec<u64>,
@@ -263,6 +265,7 @@ impl House {
             now: Now { mono_ns: 0, unix_us: 1_000_000 },
             read: 0,
             written: Vec::new(),
+            under_way: false,
             confirmed: 0,
             safe: Vec::new(),
             ends: BTreeSet::new(),
@@ -297,7 +300,7 @@ impl House {
         );
         if let Ok(places) = taken {
             let end = places.last().map(|place| place.number + u64::from(place.count)).unwrap();
-            self.written.push((end, next));
+            self.written.push((end, next, places));
             self.read = next;
         }
         self.look();
@@ -307,12 +310,19 @@ impl House {
     fn look(&mut self) {
         let taken = self.spool().taken();
         let is_clean = self.spool().is_clean();
-        for (end, read) in std::mem::take(&mut self.written) {
+        for (end, read, places) in std::mem::take(&mut self.written) {
             if end <= taken {
                 self.safe.extend(self.confirmed..read);
                 self.confirmed = read;
+                for place in places.into_iter().filter(|_| self.under_way) {
+                    self.spool.as_mut().unwrap().hand_out(place);
+                    let numbers = place.number..place.number + u64::from(place.count);
+                    let ids = numbers.map(|number| self.safe[number as usize]).collect();
+                    self.handed.insert(place.number, ids);
+                    self.out.push(place);
+                }
             } else if !is_clean {
-                self.written.push((end, read));
+                self.written.push((end, read, places));
             }
         }
         if is_clean {
@@ -435,6 +445,7 @@ enum Move {
     Trouble(usize, Trouble),
     Restart(bool, usize),
     Kill,
+    UnderWay(bool),
 }
 
 fn moves() -> impl Strategy<Value = Vec<Move>> {
@@ -449,6 +460,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         2 => (1..6usize, trouble).prop_map(|(calls, trouble)| Move::Trouble(calls, trouble)),
         1 => (any::<bool>(), any::<usize>()).prop_map(|(power, kept)| Move::Restart(power, kept)),
         1 => Just(Move::Kill),
+        2 => any::<bool>().prop_map(Move::UnderWay),
     ];
     proptest::collection::vec(one, 1..120)
 }
@@ -472,6 +484,7 @@ fn play(options: Options, moves: Vec<Move>, loses: bool) {
             Move::Trouble(calls, trouble) => house.disk.state().troubles.push((calls, trouble)),
             Move::Restart(power_lost, kept) => house.restart(power_lost, kept),
             Move::Kill => house.restart(false, 0),
+            Move::UnderWay(under_way) => house.under_way = under_way,
         }
         if house.disk.state().is_dead {
             house.restart(false, 0);
