@@ -27,8 +27,8 @@ pub(super) fn options(settings: &Settings, state_dir: &Path) -> logger::SinkOpti
         ),
         #[cfg(feature = "kafka")]
         SinkKind::Kafka => logger::SinkOptions::Kafka(
-            kafka_options(sink, layout),
-            logger::SpoolOptions {
+            Box::new(kafka_options(sink, layout)),
+            Box::new(logger::SpoolOptions {
                 directory: state_dir.join("spool"),
                 bounds: logger::spool::Options {
                     size_max: logger.spool_size_max,
@@ -42,7 +42,7 @@ pub(super) fn options(settings: &Settings, state_dir: &Path) -> logger::SinkOpti
                     segment_size: logger::spool::SEGMENT_SIZE,
                 },
                 replay_rate: logger.spool_replay_rate,
-            },
+            }),
         ),
         #[cfg(not(feature = "kafka"))]
         SinkKind::Kafka => unreachable!("the settings refuse what this build has not"),

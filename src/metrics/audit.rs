@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! attempted = committed + lost             lost = full + oversize + torn
-//! committed = delivered + corrupt + in rings
+//! committed = delivered + rejected + spooled + corrupt + in rings
+//! taken     = replayed + rejected + evicted + corrupt + in spool        (the spool's, since it was made)
 //! torn     <= writers that have attached   (each leaves at most one number behind)
 //! ```
 //! [`Audit::unaccounted`] is by how much that does not hold: 0 whenever nothing
@@ -34,8 +35,39 @@ pub struct Audit {
     pub in_rings: u64,
     /// Confirmed by the sink.
     pub delivered: u64,
+    /// Refused by the sink for good.
+    pub rejected: u64,
+    /// Gone to the spool.
+    pub spooled: u64,
     /// Damaged in a ring.
     pub corrupt: u64,
+    /// The spool's own books.
+    pub spool: SpoolAudit,
+}
+
+/// What became of the exposures that the spool ever took, earlier instances'
+/// among them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SpoolAudit {
+    /// It took them.
+    pub taken: u64,
+    /// Delivered from it.
+    pub replayed: u64,
+    /// Refused by the sink for good.
+    pub rejected: u64,
+    /// Gone at a bound.
+    pub evicted: u64,
+    /// Not readable again.
+    pub corrupt: u64,
+    /// Wait in it.
+    pub waiting: u64,
+}
+
+impl SpoolAudit {
+    fn unaccounted(&self) -> u64 {
+        let known = [self.replayed, self.rejected, self.evicted, self.corrupt, self.waiting];
+        self.taken.abs_diff(known.into_iter().fold(0, u64::saturating_add))
+    }
 }
 
 impl Audit {
@@ -50,7 +82,19 @@ impl Audit {
             writers: get(Family::RingWriters, 0),
             in_rings: get(Family::ExposuresInRings, 0),
             delivered: get(Family::ExposuresDelivered, 0),
+            rejected: get(Family::ExposuresRejected, 0),
+            spooled: get(Family::ExposuresSpooled, 0),
             corrupt: get(Family::ExposuresCorrupt, 0),
+            spool: SpoolAudit {
+                taken: get(Family::SpoolTaken, 0),
+                replayed: get(Family::ExposuresReplayed, 0),
+                rejected: get(Family::ExposuresRejected, 2),
+                evicted: (0..super::SPOOL_BOUNDS.len())
+                    .map(|bound| get(Family::SpoolEvicted, bound))
+                    .fold(0, u64::saturating_add),
+                corrupt: get(Family::SpoolCorrupt, 0),
+                waiting: get(Family::ExposuresInSpool, 0),
+            },
         }
     }
 
@@ -78,11 +122,13 @@ impl Audit {
     /// place, or torn without a worker that tore them.
     #[must_use]
     pub fn unaccounted(&self) -> u64 {
-        let known = self.delivered.saturating_add(self.corrupt).saturating_add(self.in_rings);
+        let known = [self.delivered, self.rejected, self.spooled, self.corrupt, self.in_rings];
+        let known = known.into_iter().fold(0, u64::saturating_add);
         let committed = i128::from(self.attempted) - i128::from(self.lost());
         let difference = committed.abs_diff(i128::from(known));
         let unexplained = self.lost_torn.saturating_sub(self.writers);
-        u64::try_from(difference).unwrap_or(u64::MAX).saturating_add(unexplained)
+        let in_rings = u64::try_from(difference).unwrap_or(u64::MAX);
+        in_rings.saturating_add(unexplained).saturating_add(self.spool.unaccounted())
     }
 }
 
@@ -97,8 +143,11 @@ mod tests {
         lost_torn: 2,
         writers: 6,
         in_rings: 70,
-        delivered: 900,
+        delivered: 600,
+        rejected: 1,
+        spooled: 299,
         corrupt: 5,
+        spool: SpoolAudit { taken: 800, replayed: 500, rejected: 2, evicted: 100, corrupt: 8, waiting: 190 },
     };
 
     #[test]
@@ -109,14 +158,22 @@ mod tests {
 
     #[test]
     fn one_exposure_too_few_or_too_many_anywhere_shows() {
-        let parts: [fn(&mut Audit) -> &mut u64; 7] = [
+        let parts: [fn(&mut Audit) -> &mut u64; 15] = [
             |audit| &mut audit.attempted,
             |audit| &mut audit.lost_full,
             |audit| &mut audit.lost_oversize,
             |audit| &mut audit.lost_torn,
             |audit| &mut audit.in_rings,
             |audit| &mut audit.delivered,
+            |audit| &mut audit.rejected,
+            |audit| &mut audit.spooled,
             |audit| &mut audit.corrupt,
+            |audit| &mut audit.spool.taken,
+            |audit| &mut audit.spool.replayed,
+            |audit| &mut audit.spool.rejected,
+            |audit| &mut audit.spool.evicted,
+            |audit| &mut audit.spool.corrupt,
+            |audit| &mut audit.spool.waiting,
         ];
         for part in parts {
             for wrong in [|value| value + 1, |value| value - 1] {

@@ -47,7 +47,7 @@ pub enum SinkOptions {
     File(file::Options, Layout),
     /// Kafka, with a spool for when it is away; see [`mod@kafka`].
     #[cfg(feature = "kafka")]
-    Kafka(kafka::Options, SpoolOptions),
+    Kafka(Box<kafka::Options>, Box<SpoolOptions>),
     /// Counted and dropped, for benchmarks.
     None,
 }
@@ -266,7 +266,7 @@ impl Handle {
                     counts.spool.read_off(&spool);
                     spool
                 });
-                Box::new(move || away::drive(options, &spool, opened, &thread, &thread_signs))
+                Box::new(move || away::drive(*options, &spool, opened, &thread, &thread_signs))
             }
         };
         // The thread is never joined: one that hangs in the kernel must not keep
