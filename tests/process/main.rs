@@ -12,6 +12,8 @@ mod kills;
 mod lifecycle;
 mod metrics;
 mod ports;
+#[cfg(feature = "kafka")]
+mod rate;
 mod reload;
 mod status;
 mod support;

@@ -44,8 +44,8 @@ const PURGE_TIME_MAX: Duration = Duration::from_millis(500);
 /// The same complaint of the client is repeated this often.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What the operator may override by `sink.properties`.
-const PROPERTIES: &[(&str, &str)] = &[
+/// Properties of librdkafka, which the operator may override by `sink.properties`.
+pub const PROPERTIES: &[(&str, &str)] = &[
     ("client.id", "splitd"),
     ("enable.idempotence", "true"),
     ("acks", "all"),
