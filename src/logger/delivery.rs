@@ -189,7 +189,7 @@ impl<C: Courier, D: Disk> Delivery<C, D> {
         self.held.push_back(Held { batch, chunks, written: None, spooled: 0, is_safe: false });
     }
 
-    /// From now on a stall is noticed sooner.
+    /// From now on a stall is noticed sooner, and the spool is not replayed.
     pub fn hurry(&mut self) {
         self.stopping = true;
     }
@@ -489,6 +489,11 @@ impl<C: Courier, D: Disk> Delivery<C, D> {
         self.allowed_at = Some(now);
         let rate = self.options.replay_rate as f64;
         self.allowance = (self.allowance + rate * since.as_secs_f64()).min(rate / 4.0);
+        // At the end the spool keeps what it has: what is sent now may not be
+        // confirmed in time, and would come twice.
+        if self.stopping {
+            return;
+        }
         let is_due = |after: Option<Now>| after.is_none_or(|after| now.mono_ns >= after.mono_ns);
         if !is_due(self.send_after) || !is_due(self.replay_after) {
             return;

@@ -19,11 +19,12 @@
 //! happens, and may miss what was under way at a kill.
 
 use std::io;
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::batch::{Batch, Mark, SourceKey};
-use super::sink::{Done, Handle, SinkOptions};
+use super::sink::{Done, Handle, SinkOptions, SpoolState};
 use super::sources::{Source, Sources};
 use crate::clock::Now;
 use crate::exposure::record;
@@ -391,23 +392,18 @@ impl<'m> Drain<'m> {
         carry(Family::ExposuresEvicted, counts.evicted.load(Relaxed), &mut self.carried.evicted);
         self.metrics.set(Family::ExposuresInFlight, counts.under_way.load(Relaxed));
         self.metrics.set(Family::SinkStalled, counts.stalled.load(Relaxed).into());
-        let spool = &counts.spool;
-        if spool.known.load(Relaxed) {
-            let read_off = [
-                (Family::SpoolTaken, 0, &spool.taken),
-                (Family::ExposuresReplayed, 0, &spool.delivered),
-                (Family::ExposuresRejected, FROM_SPOOL, &spool.rejected),
-                (Family::SpoolCorrupt, 0, &spool.corrupt),
-                (Family::SpoolEvicted, 0, &spool.evicted[0]),
-                (Family::SpoolEvicted, 1, &spool.evicted[1]),
-                (Family::SpoolEvicted, 2, &spool.evicted[2]),
-                (Family::ExposuresInSpool, 0, &spool.count),
-                (Family::SpoolBytes, 0, &spool.size),
-            ];
-            for (family, cell, count) in read_off {
-                self.metrics.set_at(family, cell, count.load(Relaxed));
+        let spool = *counts.spool.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(SpoolState { taken, books, count, size, oldest_us }) = spool {
+            self.metrics.set(Family::SpoolTaken, taken);
+            self.metrics.set(Family::ExposuresReplayed, books.delivered);
+            self.metrics.set_at(Family::ExposuresRejected, FROM_SPOOL, books.rejected);
+            self.metrics.set(Family::SpoolCorrupt, books.corrupt);
+            for (cell, evicted) in books.evicted.into_iter().enumerate() {
+                self.metrics.set_at(Family::SpoolEvicted, cell, evicted);
             }
-            self.metrics.set(Family::SpoolOldest, spool.oldest_us.load(Relaxed) / 1_000_000);
+            self.metrics.set(Family::ExposuresInSpool, count);
+            self.metrics.set(Family::SpoolBytes, size);
+            self.metrics.set(Family::SpoolOldest, oldest_us / 1_000_000);
         }
     }
 }

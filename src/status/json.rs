@@ -84,7 +84,10 @@ fn law(audit: &Audit) -> Value {
         "lost": audit.lost(),
         "in_rings": audit.in_rings,
         "delivered": audit.delivered,
+        "rejected": audit.rejected,
+        "spooled": audit.spooled,
         "corrupt": audit.corrupt,
+        "in_spool": audit.spool.waiting,
         "unaccounted": audit.unaccounted(),
     })
 }

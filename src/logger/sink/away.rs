@@ -90,7 +90,7 @@ fn show(delivery: &Delivery<Kafka, Directory>, thread: &Thread) {
     counts.stalled.store(delivery.is_stalled(), Relaxed);
     counts.delivery_errors.store(tally.errors, Relaxed);
     if let Some(spool) = &delivery.spool {
-        counts.spool.read_off(spool);
+        counts.read_off(spool);
     }
 }
 

@@ -20,9 +20,11 @@ pub mod none;
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+#[cfg(feature = "kafka")]
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
@@ -148,8 +150,8 @@ pub struct Counts {
     pub confirmation_us: AtomicU64,
     /// The sink is away.
     pub stalled: AtomicBool,
-    /// The spool's.
-    pub spool: SpoolCounts,
+    /// The spool, if there is one: all of one moment, or its books would not hold.
+    pub spool: Mutex<Option<SpoolState>>,
 }
 
 impl Counts {
@@ -161,43 +163,31 @@ impl Counts {
 }
 
 /// What the spool's books say, since it was made, and what is in it now.
-#[derive(Debug, Default)]
-pub struct SpoolCounts {
-    /// There is a spool, and this was read off it.
-    pub known: AtomicBool,
+#[derive(Debug, Clone, Copy)]
+pub struct SpoolState {
     /// Exposures it ever took.
-    pub taken: AtomicU64,
-    /// Of those, delivered.
-    pub delivered: AtomicU64,
-    /// Of those, refused for good.
-    pub rejected: AtomicU64,
-    /// Of those, not readable.
-    pub corrupt: AtomicU64,
-    /// Of those, gone at a bound, by [`spool::cursor::Reason`].
-    pub evicted: [AtomicU64; 3],
+    pub taken: u64,
+    /// What became of those that are no longer in it.
+    pub books: spool::cursor::Books,
     /// Exposures in it.
-    pub count: AtomicU64,
+    pub count: u64,
     /// Bytes of its segments.
-    pub size: AtomicU64,
+    pub size: u64,
     /// When the oldest was written, in Unix microseconds; 0 if it is empty.
-    pub oldest_us: AtomicU64,
+    pub oldest_us: u64,
 }
 
-impl SpoolCounts {
-    #[cfg(feature = "kafka")]
+#[cfg(feature = "kafka")]
+impl Counts {
     fn read_off<D: spool::disk::Disk>(&self, spool: &spool::Spool<D>) {
-        let books = spool.books();
-        self.taken.store(spool.taken(), Relaxed);
-        self.delivered.store(books.delivered, Relaxed);
-        self.rejected.store(books.rejected, Relaxed);
-        self.corrupt.store(books.corrupt, Relaxed);
-        for (count, evicted) in self.evicted.iter().zip(books.evicted) {
-            count.store(evicted, Relaxed);
-        }
-        self.count.store(spool.count(), Relaxed);
-        self.size.store(spool.size(), Relaxed);
-        self.oldest_us.store(spool.oldest_us().unwrap_or(0).max(0) as u64, Relaxed);
-        self.known.store(true, Relaxed);
+        let state = SpoolState {
+            taken: spool.taken(),
+            books: spool.books(),
+            count: spool.count(),
+            size: spool.size(),
+            oldest_us: spool.oldest_us().unwrap_or(0).max(0) as u64,
+        };
+        *self.spool.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
     }
 }
 
@@ -263,7 +253,7 @@ impl Handle {
                 let opened = away::open_spool(&spool);
                 let opened = opened.map(|mut spool| {
                     marks = spool.take_marks();
-                    counts.spool.read_off(&spool);
+                    counts.read_off(&spool);
                     spool
                 });
                 Box::new(move || away::drive(*options, &spool, opened, &thread, &thread_signs))

@@ -266,7 +266,12 @@ impl<D: Disk> Spool<D> {
                     );
                     self.disk.cut(&file, segment.size)?;
                 }
-                // It may have been written by a process that was killed before it synced.
+                // It may have been written by a process that was killed before it
+                // synced, or whose sync failed: what the kernel then forgot to write
+                // can still be read, and is written by us.
+                if next.is_none() {
+                    write_all(&self.disk, &file, &bytes[..segment.size as usize], 0)?;
+                }
                 self.disk.sync(&file)?;
                 end = end.max(found.end);
             } else {

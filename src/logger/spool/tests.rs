@@ -28,6 +28,9 @@ pub(in crate::logger) enum Trouble {
 struct Inode {
     now: Vec<u8>,
     synced: Vec<u8>,
+    /// What a failed sync could not write and the kernel has forgotten: a later
+    /// one says nothing of it.
+    forgotten: std::ops::Range<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -127,6 +130,7 @@ impl Disk for BadDisk {
             }
         };
         state.inodes[inode].now.clear();
+        state.inodes[inode].forgotten = 0..0;
         state.names.insert(name.to_owned(), inode);
         Ok(inode)
     }
@@ -151,6 +155,10 @@ impl Disk for BadDisk {
         let end = at as usize + size;
         content.resize(content.len().max(end), 0);
         content[at as usize..end].copy_from_slice(&bytes[..size]);
+        let forgotten = &mut state.inodes[*file].forgotten;
+        if at as usize <= forgotten.start && forgotten.end <= end {
+            *forgotten = 0..0;
+        }
         Ok(size)
     }
 
@@ -165,12 +173,23 @@ impl Disk for BadDisk {
 
     fn sync(&self, file: &usize) -> io::Result<()> {
         let mut state = self.state();
-        if state.call()?.is_some() {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
+        let called = state.call();
+        let is_killed = state.is_dead;
         let inode = &mut state.inodes[*file];
-        inode.synced = inode.now.clone();
-        Ok(())
+        match called {
+            Ok(None) => {
+                inode.synced = inode.now.clone();
+                let forgotten = inode.forgotten.start..inode.forgotten.end.min(inode.synced.len());
+                inode.synced[forgotten].fill(0);
+                Ok(())
+            }
+            refused => {
+                if !is_killed {
+                    inode.forgotten = inode.synced.len().min(inode.now.len())..inode.now.len();
+                }
+                refused.and_then(|_| Err(io::ErrorKind::StorageFull.into()))
+            }
+        }
     }
 
     fn sync_names(&self) -> io::Result<()> {
@@ -185,13 +204,17 @@ impl Disk for BadDisk {
     fn cut(&self, file: &usize, size: u64) -> io::Result<()> {
         let mut state = self.state();
         state.call_that_needs_no_space()?;
-        state.inodes[*file].now.truncate(size as usize);
+        let inode = &mut state.inodes[*file];
+        inode.now.truncate(size as usize);
+        inode.forgotten = inode.forgotten.start.min(size as usize)..inode.forgotten.end.min(size as usize);
         Ok(())
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut state = self.state();
         state.call_that_needs_no_space()?;
+        // It may be durable at once, or not before the names are synced: the worse is the former.
+        state.synced_names.remove(name);
         state.names.remove(name).map(|_| ()).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
