@@ -351,10 +351,10 @@ impl<W: AsRef<[AtomicU64]>> Reader<W> {
         if position.head <= self.confirmed.head {
             return Ok(());
         }
-        check_positions(position.head, self.words()[AT_TAIL].load(Acquire), self.capacity)?;
+        let tail = self.words()[AT_TAIL].load(Acquire);
+        check_positions(position.head, tail, self.capacity)?;
         self.confirm(position);
-        self.position = position;
-        self.last = None;
+        (self.position, self.tail, self.last) = (position, tail, None);
         Ok(())
     }
 

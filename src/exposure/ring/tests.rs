@@ -520,6 +520,33 @@ fn logger_killed_between_write_and_confirmation_sends_the_same_ids_again() {
 }
 
 #[test]
+fn a_successor_takes_the_ring_up_where_its_predecessor_had_made_it_safe() {
+    let words = ring(4096);
+    let mut writer = Writer::attach(&words).unwrap();
+    for _ in 0..10 {
+        push(&mut writer, 50).unwrap();
+    }
+    let mut killed = Reader::attach(words.as_slice()).unwrap();
+    let mut out = Vec::new();
+    for _ in 0..4 {
+        killed.next(&mut out, 4096).unwrap();
+    }
+    let safe = Position::from_words(killed.position().to_words());
+    let (rest, _) = read_all(&mut killed);
+    let mut successor = Reader::attach(words.as_slice()).unwrap();
+    successor.resume(safe).unwrap();
+    assert_eq!(account(&words).consumed, 4);
+    assert_eq!(read_all(&mut successor), (rest, 0));
+    // An older position changes nothing; one beyond the tail is refused.
+    successor.confirm(successor.position());
+    successor.resume(safe).unwrap();
+    assert_eq!(account(&words).consumed, 10);
+    let mut words_of_it = successor.position().to_words();
+    words_of_it[0] += 8;
+    assert!(matches!(successor.resume(Position::from_words(words_of_it)), Err(RingFault::Tail { .. })));
+}
+
+#[test]
 fn any_damaged_word_costs_at_most_its_own_record() {
     const CAPACITY: usize = 1024;
     let words = ring(CAPACITY);
