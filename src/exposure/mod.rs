@@ -21,6 +21,7 @@
 //! | the disk is full | they wait in the rings, then are refused and counted | the sink tries again; nothing is confirmed |
 //! | the logger is slower than the workers for long | refused at the ring, counted | a full ring never waits and never overwrites |
 //! | a record is damaged | that one is skipped and counted, no other | checksums that know their position |
+//! | a ring's header is damaged | none lost | mended from the file's name and size, the state before, the records |
 //! | the sink's bound is reached | those of the oldest files, counted | see the sink |
 //! | the machine loses power | those in the rings, and what was written since the last sync | rings are memory |
 //!
