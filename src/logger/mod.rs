@@ -3,12 +3,12 @@
 //!
 //! ```text
 //! rings ═ drain (this thread) ─ batch ─→ sink (a thread of its own) ─→ files
-//!           ↑ heads move                      │
-//!           └──────── confirmations ──────────┘
+//!           ↑ heads move                      │    or: delivery ─→ Kafka
+//!           └──────── confirmations ──────────┘            └────→ spool ─→ Kafka
 //! ```
 //! - It polls: about once a millisecond while there is little, without a pause
 //!   while there is much. No worker ever wakes it.
-//! - A ring's head moves only when the sink has what lies before it. A logger
+//! - A ring's head moves only when the sink or the spool has what lies before it. A logger
 //!   killed at any point loses nothing; its successor sends what was under way
 //!   again, with the same ids.
 //! - While the sink refuses (a full disk, say), exposures wait in the rings.

@@ -81,6 +81,7 @@ fn by_the_logger(broker: &str, instance: u64) -> Duration {
     let options = logger::Options {
         runtime_dir: directory.path().to_owned(),
         instance,
+        master: None,
         nice: 0,
         sink: logger::SinkOptions::Kafka(
             Box::new(logger::kafka::Options {
