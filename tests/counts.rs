@@ -21,9 +21,9 @@ const BACKENDS: &[&str] = &["epoll", "io_uring"];
 
 /// A POST of the `typical` vectors, head to answer with the exposure in the ring:
 /// measured, and a tenth more.
-const POST_INSTRUCTIONS_MAX: u64 = 40_000;
+const POST_INSTRUCTIONS_MAX: u64 = 34_000;
 /// A GET with six attributes, likewise.
-const GET_INSTRUCTIONS_MAX: u64 = 31_500;
+const GET_INSTRUCTIONS_MAX: u64 = 28_000;
 
 #[test]
 fn a_request_stays_within_its_instructions() {
