@@ -28,6 +28,7 @@
 //! This module knows neither files nor mappings: it is given words.
 
 mod atomic;
+pub mod checksum;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod proto;

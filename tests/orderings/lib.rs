@@ -10,6 +10,8 @@ pub mod exposure {
     //! As in splitd.
 
     pub mod atomic;
+    #[path = "../../../src/exposure/checksum.rs"]
+    pub mod checksum;
     #[path = "../../../src/exposure/ring/mod.rs"]
     pub mod ring;
 }

@@ -37,7 +37,6 @@
 //! `tail` commits ([`Writer::commit`]); (5) only then may the answer leave.
 
 mod account;
-mod checksum;
 mod mend;
 mod reader;
 #[cfg(test)]
@@ -45,9 +44,9 @@ mod tests;
 
 use std::fmt;
 
-use self::checksum::{append, checksum};
 use super::atomic::Ordering::{self, Acquire, Relaxed, Release};
 use super::atomic::{AtomicU64, fence, stored};
+use super::checksum::{append, checksum};
 use crate::limits::EXPOSURE_SIZE_MAX;
 
 pub use account::Account;

@@ -12,7 +12,7 @@
 
 use super::super::atomic::Ordering::{Acquire, Relaxed, Release};
 use super::super::atomic::{AtomicU64, fence};
-use super::checksum::{append, checksum};
+use super::super::checksum::{append, checksum};
 use super::{
     AT_NEXT_SEQ, AT_READER_HEARTBEAT, AT_SLOTS, AT_STATE, AT_TAIL, Identity, PAD, RECORD_HEADER_SIZE,
     RingFault, SEQ_END, bind, check_positions, get, identify, pad_word, put, record_size, word_at,

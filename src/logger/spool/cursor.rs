@@ -10,6 +10,7 @@
 use std::io;
 
 use super::disk::{Disk, read_full, write_all};
+use crate::exposure::checksum::checksum;
 
 /// The file.
 pub const CURSOR_NAME: &str = "cursor";
@@ -91,7 +92,7 @@ impl<F> Cursor<F> {
         {
             *bytes = word.to_le_bytes();
         }
-        let crc = u64::from(crc32c::crc32c(&slot[..8 * (WORD_COUNT - 1)]));
+        let crc = u64::from(checksum(&slot[..8 * (WORD_COUNT - 1)]));
         slot[8 * (WORD_COUNT - 1)..8 * WORD_COUNT].copy_from_slice(&crc.to_le_bytes());
         write_all(disk, &self.file, &slot, (generation % 2) * SLOT_SIZE as u64)?;
         self.generation = generation;
@@ -121,7 +122,7 @@ fn parse(slot: &[u8]) -> Option<(u64, Books)> {
     let word = |index: usize| {
         u64::from_le_bytes(slot[8 * index..8 * index + 8].try_into().expect("eight bytes of a slot"))
     };
-    let sound = word(0) > 0 && word(7) == u64::from(crc32c::crc32c(&slot[..8 * (WORD_COUNT - 1)]));
+    let sound = word(0) > 0 && word(7) == u64::from(checksum(&slot[..8 * (WORD_COUNT - 1)]));
     let books = Books {
         delivered: word(1),
         rejected: word(2),

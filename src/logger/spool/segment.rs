@@ -12,6 +12,7 @@
 //! finished, and is not there.
 
 use super::super::batch::Mark;
+use crate::exposure::checksum;
 use crate::exposure::ring::{POSITION_WORDS, Position};
 use crate::limits::BATCH_SIZE;
 
@@ -71,7 +72,7 @@ pub fn put_header(out: &mut Vec<u8>, first: u64, created_us: i64) {
     out.extend(MAGIC.to_le_bytes());
     out.extend(first.to_le_bytes());
     out.extend(created_us.to_le_bytes());
-    let crc = crc32c::crc32c(&out[begin..]);
+    let crc = checksum::checksum(&out[begin..]);
     out.extend(u64::from(crc).to_le_bytes());
 }
 
@@ -80,7 +81,7 @@ pub fn put_header(out: &mut Vec<u8>, first: u64, created_us: i64) {
 pub fn parse_header(bytes: &[u8]) -> Option<(u64, i64)> {
     let bytes = bytes.get(..SEGMENT_HEADER_SIZE)?;
     let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
-    let sound = word(0) == MAGIC && word(24) == u64::from(crc32c::crc32c(&bytes[..24]));
+    let sound = word(0) == MAGIC && word(24) == u64::from(checksum::checksum(&bytes[..24]));
     sound.then(|| (word(8), word(16) as i64))
 }
 
@@ -94,16 +95,16 @@ pub fn put_record(out: &mut Vec<u8>, number: u64, time_us: i64, count: u32, kind
     out.extend(count.to_le_bytes());
     out.extend((kind as u32).to_le_bytes());
     out.extend_from_slice(payload);
-    let crc = checksum(&out[begin..], payload.len());
+    let crc = record_checksum(&out[begin..], payload.len());
     out[begin + 4..begin + 8].copy_from_slice(&crc.to_le_bytes());
     let size = out.len() - begin;
     out.resize(begin + size.next_multiple_of(8), 0);
 }
 
 /// Of everything in a record but itself.
-fn checksum(record: &[u8], payload_size: usize) -> u32 {
-    let crc = crc32c::crc32c(&record[..4]);
-    crc32c::crc32c_append(crc, &record[8..RECORD_HEADER_SIZE + payload_size])
+fn record_checksum(record: &[u8], payload_size: usize) -> u32 {
+    let crc = checksum::checksum(&record[..4]);
+    checksum::append(crc, &record[8..RECORD_HEADER_SIZE + payload_size])
 }
 
 /// Reads the record at the begin of `bytes`; `None` if there is no whole and
@@ -125,7 +126,7 @@ pub fn parse_record(bytes: &[u8]) -> Option<Record<'_>> {
         return None;
     }
     let payload = bytes.get(RECORD_HEADER_SIZE..RECORD_HEADER_SIZE + payload_size)?;
-    if checksum(bytes, payload_size) != word(4) {
+    if record_checksum(bytes, payload_size) != word(4) {
         return None;
     }
     let size = (RECORD_HEADER_SIZE + payload_size).next_multiple_of(8);

@@ -7,13 +7,15 @@ use crc_fast::{CrcAlgorithm, Digest};
 
 /// Of `bytes`.
 #[inline]
-pub(super) fn checksum(bytes: &[u8]) -> u32 {
+#[must_use]
+pub fn checksum(bytes: &[u8]) -> u32 {
     crc_fast::checksum(CrcAlgorithm::Crc32Iscsi, bytes) as u32
 }
 
 /// Of what has this checksum, and `bytes` behind it.
 #[inline]
-pub(super) fn append(checksum: u32, bytes: &[u8]) -> u32 {
+#[must_use]
+pub fn append(checksum: u32, bytes: &[u8]) -> u32 {
     // Its state is a checksum before the last step, which inverts it.
     let mut digest = Digest::new_with_init_state(CrcAlgorithm::Crc32Iscsi, u64::from(!checksum));
     digest.update(bytes);
