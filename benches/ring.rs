@@ -21,7 +21,7 @@ use splitd::exposure::ring::{self, ExposureId, Writer};
 use splitd::limits::{EXPOSURE_SIZE_MAX, RING_SIZE_DEFAULT};
 use splitd::logger::drain::{Drain, Turn};
 use splitd::logger::sources::Sources;
-use splitd::logger::{FileOptions, SinkOptions};
+use splitd::logger::{FileOptions, Layout, SinkOptions};
 use splitd::metrics::{self, Table};
 use splitd::sys::region::Region;
 use typical::{EXPERIMENTS, Parsed, bodies, compile};
@@ -133,14 +133,15 @@ fn drain(criterion: &mut Criterion) {
     let mut writer = Writer::attach(region.words()).unwrap();
     let metrics = Region::anonymous(metrics::region_size(1)).unwrap();
     let table = Table::format(metrics.words(), 1);
-    let sink = SinkOptions::File(FileOptions {
+    let files = FileOptions {
         directory: directory.path().join("exposures"),
         file_size_max: 64 << 20,
         file_age_max: Duration::from_secs(60),
         size_max: 256 << 20,
         age_max: Duration::from_secs(3600),
         sync_interval: Duration::from_millis(200),
-    });
+    };
+    let sink = SinkOptions::File(files, Layout::Request);
     let mut drain = Drain::start(Sources::new(directory.path(), 1), &sink, table.block(0)).unwrap();
     let mut record = Vec::new();
     let mut push = || {
