@@ -413,8 +413,7 @@ impl Proxy {
 
 fn copy(mut from: TcpStream, mut to: TcpStream, mode: Option<Arc<AtomicU8>>) {
     let mut buffer = vec![0; 65_536];
-    loop {
-        let Ok(size @ 1..) = from.read(&mut buffer) else { break };
+    while let Ok(size @ 1..) = from.read(&mut buffer) {
         if mode.as_ref().is_some_and(|mode| mode.load(Ordering::Relaxed) == SWALLOW) {
             break;
         }
