@@ -20,6 +20,8 @@ pub struct Shape {
     pub operator: Option<(&'static str, &'static str)>,
     /// Values of each `in`.
     pub list_size: usize,
+    /// Units that each experiment's overrides list.
+    pub override_count: usize,
 }
 
 impl Default for Shape {
@@ -39,6 +41,7 @@ impl Shape {
             leaf_count: 4,
             operator: None,
             list_size: 5,
+            override_count: 0,
         }
     }
 }
@@ -143,7 +146,17 @@ pub fn experiments_file(shape: &Shape) -> String {
             }
             text.push_str("]}");
         }
-        text.push_str("]}");
+        text.push(']');
+        if shape.override_count > 0 {
+            text.push_str(",\"overrides\":{\"user_id\":{");
+            for unit in 0..shape.override_count {
+                // Of them all, no request's.
+                let _ =
+                    write!(text, "{}\"u-{experiment}-{unit}\":\"test\"", if unit == 0 { "" } else { "," });
+            }
+            text.push_str("}}");
+        }
+        text.push('}');
     }
     text.push_str("]}");
     text
@@ -184,6 +197,11 @@ fn leaf(text: &mut String, random: &mut Random, shape: &Shape) {
             let ids = (0..shape.list_size).map(|_| format!("\"{:016x}\"", random.bits()));
             write!(text, "[{}]", ids.collect::<Vec<_>>().join(","))
         }
+        ("app_version" | "os_version", "in" | "not_in") => {
+            let versions = (0..shape.list_size)
+                .map(|_| format!("\"{}.{}.{}\"", random.below(50), random.below(50), random.below(1000)));
+            write!(text, "[{}]", versions.collect::<Vec<_>>().join(","))
+        }
         ("app_version" | "os_version", "lt" | "lte") => {
             write!(text, "\"{}.{}\"", 35 + random.below(20), random.below(40))
         }
@@ -194,6 +212,7 @@ fn leaf(text: &mut String, random: &mut Random, shape: &Shape) {
         ("platform", "in" | "not_in") => write!(text, "[{}]", some(random, PLATFORMS)),
         ("subscriptions", _) => write!(text, "[{}]", some(random, SUBSCRIPTIONS)),
         ("device_model", _) => write!(text, "\"{}\"", random.of(MODELS)),
+        ("signup_source", _) => write!(text, "\"{:x}\"", random.bits() as u32),
         ("profile_type", _) => write!(text, "\"child\""),
         ("sex", _) => write!(text, "\"{}\"", random.of(&["m", "f"])),
         ("country", _) => write!(text, "\"{}\"", random.of(COUNTRIES)),

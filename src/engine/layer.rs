@@ -74,7 +74,8 @@ impl Run {
 pub(super) const RUNS_A_LINE: usize = 8;
 
 /// Layers of one unit kind that lie together because the same is done for each:
-/// their prefixes have one size, and they have equally many buckets.
+/// their prefixes have one size, their trees one height, and they have equally
+/// many buckets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub(super) struct Batch {
@@ -83,7 +84,9 @@ pub(super) struct Batch {
     /// 1 to 65,536.
     pub bucket_count: u32,
     /// The size of `salt:`.
-    pub prefix_size: u32,
+    pub prefix_size: u16,
+    /// Levels of the layers' trees.
+    pub level_count: u16,
     pub layer_first: u32,
     pub layer_count: u32,
 }
@@ -101,12 +104,15 @@ pub(super) struct LayerRecord {
     pub tree_first: u32,
     /// The layer's first run.
     pub run_first: u32,
-    /// The last, counted from there.
-    pub run_last: u32,
     /// The layer's batch.
     pub batch: u32,
-    /// Zeros.
-    pub reserved: [u32; 2],
+    /// The last run, counted from `run_first`.
+    pub run_last: u16,
+    /// Zero.
+    pub reserved: u16,
+    /// Where each level of the tree begins, counted from the root: as [`tree`]
+    /// says. No tree has more than 2,115 lines.
+    pub levels: [u16; LEVEL_COUNT_MAX],
 }
 
 /// One unit in the layers of its kind.
@@ -132,13 +138,16 @@ impl Draw<'_, '_> {
         shape: &Shape,
         out: &mut [Run; CHUNK],
     ) -> usize {
-        // With one lane or two, as units of up to 16 bytes or of 17 to 32 have
-        // them, the hash is straight code.
-        match shape.lane_count() {
-            Some(1) => self.owners_by(batch, layers, out, |_, layer| layer.shaped(shape, 1)),
-            Some(2) => self.owners_by(batch, layers, out, |_, layer| layer.shaped(shape, 2)),
-            Some(count) => self.owners_by(batch, layers, out, |_, layer| layer.shaped(shape, count)),
-            None => self.owners_by(batch, layers, out, |draw, layer| {
+        // What is usual is straight code: one line of ends, and one lane of salt and
+        // unit, or two, as units of up to 16 bytes or of 17 to 32 have them.
+        let levels = usize::from(batch.level_count);
+        match (shape.lane_count(), levels) {
+            (Some(1), 1) => self.owners_by(batch, layers, out, 1, |_, layer| layer.shaped(shape, 1)),
+            (Some(2), 1) => self.owners_by(batch, layers, out, 1, |_, layer| layer.shaped(shape, 2)),
+            (Some(lanes), _) => {
+                self.owners_by(batch, layers, out, levels, |_, layer| layer.shaped(shape, lanes))
+            }
+            (None, _) => self.owners_by(batch, layers, out, levels, |draw, layer| {
                 draw.salted.hash(layer.prefix(batch.prefix_size, draw.text))
             }),
         }
@@ -150,12 +159,13 @@ impl Draw<'_, '_> {
         batch: &Batch,
         layers: &[LayerRecord],
         out: &mut [Run; CHUNK],
+        level_count: usize,
         hash: impl Fn(&mut Self, &LayerRecord) -> u64,
     ) -> usize {
         let mut count = 0;
-        for layer in layers.iter().take(CHUNK) {
+        for layer in layers {
             let bucket = bucket::reduce_by(hash(self, layer), batch.bucket_count, batch.reciprocal);
-            let run = self.runs[layer.run(self.ends, bucket)];
+            let run = self.runs[layer.run(self.ends, level_count, bucket)];
             out[count % CHUNK] = run; // below `CHUNK`: the remainder tells the compiler
             count += usize::from(run.entry != FALSE);
         }
@@ -166,7 +176,7 @@ impl Draw<'_, '_> {
     pub fn owner(&mut self, batch: &Batch, layer: &LayerRecord) -> Run {
         let hash = self.salted.hash(layer.prefix(batch.prefix_size, self.text));
         let bucket = bucket::reduce_by(hash, batch.bucket_count, batch.reciprocal);
-        self.runs[layer.run(self.ends, bucket)]
+        self.runs[layer.run(self.ends, usize::from(batch.level_count), bucket)]
     }
 }
 
@@ -177,8 +187,8 @@ impl LayerRecord {
         shape.hash(lane_count, block, self.head)
     }
 
-    fn prefix<'a>(&'a self, size: u32, text: &'a [u8]) -> &'a [u8] {
-        match size as usize {
+    fn prefix<'a>(&'a self, size: u16, text: &'a [u8]) -> &'a [u8] {
+        match usize::from(size) {
             size @ ..=PREFIX_INLINE_SIZE => &self.prefix[..size],
             size => &text[self.head as usize..][..size],
         }
@@ -187,19 +197,33 @@ impl LayerRecord {
     /// How many runs there are.
     #[inline(always)]
     pub fn run_count(&self) -> usize {
-        self.run_last as usize + 1
+        usize::from(self.run_last) + 1
     }
 
-    /// The run (index into all runs) that a bucket lies in.
+    /// The run (index into all runs) that a bucket lies in. A caller that knows
+    /// `level_count` as 1 gets straight code.
     #[inline(always)]
-    pub fn run(&self, ends: &[EndLine], bucket: u32) -> usize {
+    pub fn run(&self, ends: &[EndLine], level_count: usize, bucket: u32) -> usize {
         let bucket = bucket as u16; // below 65,536
-        let place = match (self.run_last as usize) < LINE_WIDTH {
-            true => ends[self.tree_first as usize].count_below(bucket),
-            false => descend(&ends[self.tree_first as usize..], self.run_count(), bucket),
-        };
+        let root = self.tree_first as usize;
+        let mut place = ends[root].count_below(bucket);
+        for &level in self.levels.iter().take(level_count).skip(1) {
+            place = place * LINE_WIDTH + ends[root + usize::from(level) + place].count_below(bucket);
+        }
         self.run_first as usize + place
     }
+}
+
+/// The shape of the tree over some runs: how many levels, and where each begins,
+/// counted from the root; behind the last, 0.
+pub(super) fn tree(run_count: usize) -> (u16, [u16; LEVEL_COUNT_MAX]) {
+    let sizes = level_sizes(run_count);
+    let level_count = sizes.iter().filter(|&&size| size > 0).count();
+    let mut levels = [0; LEVEL_COUNT_MAX];
+    for level in 1..level_count {
+        levels[level] = levels[level - 1] + sizes[level - 1] as u16;
+    }
+    (level_count as u16, levels)
 }
 
 /// Lines of each level of a tree over some runs, from the root; 0 where there is no level.
@@ -217,18 +241,6 @@ pub(super) fn level_sizes(run_count: usize) -> [usize; LEVEL_COUNT_MAX] {
         *level = size;
     }
     sizes
-}
-
-fn descend(tree: &[EndLine], run_count: usize, bucket: u16) -> usize {
-    let (mut level, mut place) = (0, 0);
-    for size in level_sizes(run_count) {
-        if size == 0 {
-            break;
-        }
-        place = place * LINE_WIDTH + tree[level + place].count_below(bucket);
-        level += size;
-    }
-    place
 }
 
 /// Appends the tree over the runs' last buckets, and says where its root is.
@@ -249,12 +261,14 @@ pub(super) fn push_tree(ends: &mut Vec<EndLine>, run_ends: &[u16]) -> u32 {
 mod tests {
     use super::*;
 
-    fn layer(run_ends: &[u16]) -> (LayerRecord, Vec<EndLine>) {
+    fn layer(run_ends: &[u16]) -> (LayerRecord, usize, Vec<EndLine>) {
         let mut ends = vec![EndLine::new(&[7; LINE_WIDTH])]; // another layer's
         let tree_first = push_tree(&mut ends, run_ends);
-        let run_last = (run_ends.len() - 1) as u32;
+        let run_last = (run_ends.len() - 1) as u16;
+        let (level_count, levels) = tree(run_ends.len());
         assert_eq!(ends.len(), 1 + level_sizes(run_ends.len()).iter().sum::<usize>());
-        (LayerRecord { tree_first, run_last, ..LayerRecord::zeroed() }, ends)
+        let record = LayerRecord { tree_first, run_last, levels, ..LayerRecord::zeroed() };
+        (record, usize::from(level_count), ends)
     }
 
     #[test]
@@ -266,11 +280,11 @@ mod tests {
                 // runs of uneven sizes that cover all
                 let run_ends: Vec<u16> =
                     (1..=run_count).map(|n| (n * bucket_count / run_count - 1) as u16).collect();
-                let (record, ends) = layer(&run_ends);
+                let (record, level_count, ends) = layer(&run_ends);
                 for bucket in 0..bucket_count {
                     let expected = run_ends.partition_point(|&end| usize::from(end) < bucket);
                     assert_eq!(
-                        record.run(&ends, bucket as u32),
+                        record.run(&ends, level_count, bucket as u32),
                         expected,
                         "{run_count} runs, {bucket_count} buckets, bucket {bucket}"
                     );

@@ -266,8 +266,8 @@ impl<'p> Plan<'p> {
             salted.set_unit(value);
             let mut shape = Shape::default();
             for batch in &batches[kind.batch_first as usize..][..kind.batch_count as usize] {
-                if shape.prefix_size() != batch.prefix_size as usize {
-                    shape = salted.shape(batch.prefix_size as usize);
+                if shape.prefix_size() != usize::from(batch.prefix_size) {
+                    shape = salted.shape(usize::from(batch.prefix_size));
                 }
                 let layers = &layers[batch.layer_first as usize..][..batch.layer_count as usize];
                 for layers in layers.chunks(CHUNK) {

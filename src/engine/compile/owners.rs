@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::fragments::{Text, Variants};
 use super::running;
 use crate::engine::bucket::{self, PREFIX_INLINE_SIZE, SEPARATOR};
-use crate::engine::catalog::{Catalog, Experiment, Layer};
-use crate::engine::layer::{Batch, LayerRecord, RUNS_A_LINE, Run, push_tree};
+use crate::engine::catalog::{Catalog, Layer};
+use crate::engine::layer::{Batch, LayerRecord, RUNS_A_LINE, Run, push_tree, tree};
 use crate::engine::plan::{OverrideKeyRecord, OverrideRecord, TablesBuilder, UnitKindRecord, override_hash};
 
 /// Every assignment that can come out, in the order in which they count: by
@@ -43,9 +43,10 @@ pub(super) fn write_layers(
         experiments[experiment.layer].push(index);
     }
     let mut layers = vec![Vec::new(); catalog.unit_kinds.len()]; // by unit kind
-    for (index, layer) in catalog.layers.iter().enumerate() {
-        if experiments[index].iter().any(|&index| owns_bucket(&catalog.experiments[index])) {
-            layers[layer.unit_kind].push(index);
+    for (layer, experiments) in catalog.layers.iter().zip(&experiments) {
+        let runs = runs(catalog, layer, experiments);
+        if runs.iter().any(|(_, owner)| owner.is_some()) {
+            layers[layer.unit_kind].push((layer, runs));
         }
     }
     let mut has_overrides = vec![0; catalog.unit_kinds.len()];
@@ -53,20 +54,22 @@ pub(super) fn write_layers(
         has_overrides[kind.unit_kind] |= u32::from(!kind.units.is_empty());
     }
     for (unit_kind, mut layers) in layers.into_iter().enumerate() {
-        let alike = |&layer: &usize| (catalog.layers[layer].salt.len(), catalog.layers[layer].bucket_count);
+        let alike =
+            |(layer, runs): &(&Layer, Runs)| (layer.salt.len(), layer.bucket_count, tree(runs.len()).0);
         layers.sort_by_key(alike);
         let batch_first = tables.batches.len() as u32;
         for batch in layers.chunk_by(|a, b| alike(a) == alike(b)) {
-            let Layer { salt, bucket_count, .. } = &catalog.layers[batch[0]];
+            let (salt_size, bucket_count, level_count) = alike(&batch[0]);
             tables.batches.push(Batch {
-                reciprocal: bucket::reciprocal(*bucket_count),
-                bucket_count: *bucket_count,
-                prefix_size: salt.len() as u32 + 1,
+                reciprocal: bucket::reciprocal(bucket_count),
+                bucket_count,
+                prefix_size: salt_size as u16 + 1,
+                level_count,
                 layer_first: tables.layers.len() as u32,
                 layer_count: batch.len() as u32,
             });
-            for &layer in batch {
-                write_layer(catalog, (layer, &experiments[layer]), entries, variants, tables, text);
+            for (layer, runs) in batch {
+                write_layer(layer, runs, entries, variants, tables, text);
             }
         }
         tables.kinds.push(UnitKindRecord {
@@ -78,19 +81,11 @@ pub(super) fn write_layers(
     }
 }
 
-fn owns_bucket(experiment: &Experiment) -> bool {
-    experiment.groups.iter().any(|group| !group.blocks.is_empty())
-}
+/// Runs of a layer's buckets, all of them: the bucket behind each one's last, and
+/// the experiment and group that own it.
+type Runs = Vec<(u32, Option<(usize, usize)>)>;
 
-fn write_layer(
-    catalog: &Catalog,
-    (layer_index, experiments): (usize, &[usize]),
-    entries: &[u32],
-    variants: &mut Variants<'_>,
-    tables: &mut TablesBuilder,
-    text: &mut Text,
-) {
-    let layer = &catalog.layers[layer_index];
+fn runs(catalog: &Catalog, layer: &Layer, experiments: &[usize]) -> Runs {
     let mut blocks = Vec::new(); // (first bucket, bucket behind the last, owner)
     for &experiment in experiments {
         for (group, blocks_of_group) in catalog.experiments[experiment].groups.iter().enumerate() {
@@ -99,7 +94,7 @@ fn write_layer(
         }
     }
     blocks.sort_unstable();
-    let mut runs: Vec<(u32, Option<(usize, usize)>)> = Vec::new(); // (bucket behind the last, owner)
+    let mut runs = Runs::new();
     let mut add = |end: u32, owner| match runs.last_mut() {
         Some(last) if last.1 == owner => last.0 = end,
         _ => runs.push((end, owner)),
@@ -116,14 +111,24 @@ fn write_layer(
     if next < layer.bucket_count {
         add(layer.bucket_count, None);
     }
+    runs
+}
 
+fn write_layer(
+    layer: &Layer,
+    runs: &Runs,
+    entries: &[u32],
+    variants: &mut Variants<'_>,
+    tables: &mut TablesBuilder,
+    text: &mut Text,
+) {
     let run_ends: Vec<u16> = runs.iter().map(|&(end, _)| (end - 1) as u16).collect();
     let tree_first = push_tree(&mut tables.ends, &run_ends);
     if runs.len() <= RUNS_A_LINE && tables.runs.len() % RUNS_A_LINE + runs.len() > RUNS_A_LINE {
         tables.runs.resize(tables.runs.len().next_multiple_of(RUNS_A_LINE), Run::NOBODYS);
     }
     let run_first = tables.runs.len() as u32;
-    for (_, owner) in runs {
+    for &(_, owner) in runs {
         let Some((experiment, group)) = owner else {
             tables.runs.push(Run::NOBODYS);
             continue;
@@ -147,9 +152,10 @@ fn write_layer(
         head,
         tree_first,
         run_first,
-        run_last: run_ends.len() as u32 - 1,
         batch: tables.batches.len() as u32 - 1,
-        reserved: [0; 2],
+        run_last: (run_ends.len() - 1) as u16,
+        reserved: 0,
+        levels: tree(run_ends.len()).1,
     });
 }
 

@@ -7,7 +7,7 @@ use super::image::{Header, Index, NONE, Span, Tables};
 use super::{PlanFault, Slot};
 use crate::engine::bucket;
 use crate::engine::catalog::AttributeKind;
-use crate::engine::layer::{LINE_WIDTH, LayerRecord, level_sizes};
+use crate::engine::layer::{LINE_WIDTH, LayerRecord, level_sizes, tree};
 use crate::engine::operator::{MATCHED, Operator};
 use crate::engine::segment::{FALSE, Leaf, TRUE};
 use crate::limits::{ATTRIBUTE_COUNT_MAX, BUCKET_COUNT_MAX, NAME_SIZE_MAX, UNIT_KIND_COUNT_MAX};
@@ -99,7 +99,7 @@ impl Verifier<'_, '_> {
                 && within(batch.layer_first, batch.layer_count, layers.len())
                 && (1..=BUCKET_COUNT_MAX).contains(&batch.bucket_count)
                 && batch.reciprocal == bucket::reciprocal(batch.bucket_count)
-                && (1..=NAME_SIZE_MAX + 1).contains(&(batch.prefix_size as usize))
+                && (1..=NAME_SIZE_MAX + 1).contains(&usize::from(batch.prefix_size))
         })
     }
 
@@ -116,11 +116,12 @@ impl Verifier<'_, '_> {
         let Some(batch) = self.tables.batches.get(layer.batch as usize) else {
             return false;
         };
-        let prefix_size = batch.prefix_size as usize;
-        let run_count = layer.run_last.saturating_add(1);
+        let prefix_size = usize::from(batch.prefix_size);
+        let run_count = layer.run_count() as u32;
         if row < batch.layer_first as usize
             || row - batch.layer_first as usize >= batch.layer_count as usize
             || run_count > batch.bucket_count
+            || (batch.level_count, layer.levels) != tree(layer.run_count())
             || !within(layer.run_first, run_count, self.tables.runs.len())
         {
             return false;
@@ -139,10 +140,10 @@ impl Verifier<'_, '_> {
         let last_bucket = (batch.bucket_count - 1) as u16;
         let sizes = level_sizes(run_count);
         let below = sizes[1..].iter().copied().filter(|&size| size > 0).chain([run_count]);
-        let mut tree = self.tables.ends.get(layer.tree_first as usize..).unwrap_or(&[]);
+        let mut lines = self.tables.ends.get(layer.tree_first as usize..).unwrap_or(&[]);
         let tree_fits = sizes.into_iter().filter(|&size| size > 0).zip(below).all(|(size, below)| {
-            let Some((level, rest)) = tree.split_at_checked(size) else { return false };
-            tree = rest;
+            let Some((level, rest)) = lines.split_at_checked(size) else { return false };
+            lines = rest;
             level
                 .iter()
                 .enumerate()
