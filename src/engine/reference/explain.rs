@@ -7,7 +7,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{Request, Verdict, decide, forced, group_at, layer_bucket, test_holds, typed_value};
-use crate::engine::catalog::{AttributeKind, Catalog, Condition, OrderedTest, State, StringTest, Test};
+use crate::engine::catalog::{
+    AttributeKind, Catalog, Condition, Layer, OrderedTest, State, StringTest, Test,
+};
 
 /// All that is said of one request, for programs.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -29,7 +31,10 @@ impl<'a> Explained<'a> {
         one: Option<usize>,
     ) -> Explained<'a> {
         let experiments = match one {
-            Some(experiment) => vec![explain_one(catalog, request, experiment)],
+            Some(experiment) => {
+                let drawn = drawn(catalog, request);
+                vec![explain_one(catalog, request, experiment, &drawn)]
+            }
             None => explain(catalog, request),
         };
         Explained { version: &catalog.version, ignored, experiments }
@@ -90,7 +95,7 @@ pub struct Override<'a> {
 }
 
 /// The owner of a bucket.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[allow(missing_docs, reason = "two plain names")]
 pub struct Owner<'a> {
     pub experiment: &'a str,
@@ -160,16 +165,49 @@ pub struct Leaf<'a> {
 
 /// Explains every experiment, of all states, in the file's order.
 pub fn explain<'a>(catalog: &'a Catalog, request: &'a Request) -> Vec<Explanation<'a>> {
-    (0..catalog.experiments.len()).map(|experiment| explain_one(catalog, request, experiment)).collect()
+    let drawn = drawn(catalog, request);
+    (0..catalog.experiments.len())
+        .map(|experiment| explain_one(catalog, request, experiment, &drawn))
+        .collect()
 }
 
-fn explain_one<'a>(catalog: &'a Catalog, request: &'a Request, index: usize) -> Explanation<'a> {
+/// Where the request's unit falls in a layer.
+#[derive(Clone, Copy)]
+struct Drawn<'a> {
+    bucket: Option<u32>,
+    /// Whose block that is.
+    owner: Option<Owner<'a>>,
+}
+
+/// The same of every layer, in one pass over the experiments: whoever explains
+/// each of them would else look through all others. Finished ones own nothing.
+fn drawn<'a>(catalog: &'a Catalog, request: &Request) -> Vec<Drawn<'a>> {
+    let in_layer = |layer: &Layer| {
+        let unit = request.unit(&catalog.unit_kinds[layer.unit_kind]);
+        Drawn { bucket: unit.map(|unit| layer_bucket(layer, unit)), owner: None }
+    };
+    let mut drawn: Vec<Drawn<'a>> = catalog.layers.iter().map(in_layer).collect();
+    for experiment in catalog.experiments.iter().filter(|experiment| experiment.state != State::Finished) {
+        let Drawn { bucket, owner } = &mut drawn[experiment.layer];
+        if let (Some(bucket), None) = (*bucket, &owner) {
+            *owner = group_at(experiment, bucket)
+                .map(|group| Owner { experiment: &experiment.name, group: &experiment.groups[group].name });
+        }
+    }
+    drawn
+}
+
+fn explain_one<'a>(
+    catalog: &'a Catalog,
+    request: &'a Request,
+    index: usize,
+    drawn: &[Drawn<'a>],
+) -> Explanation<'a> {
     let experiment = &catalog.experiments[index];
     let layer = &catalog.layers[experiment.layer];
     let kind = catalog.unit_kinds[layer.unit_kind].as_str();
     let value = request.unit(kind);
-    let bucket = value.map(|value| layer_bucket(layer, value));
-    let owner = bucket.and_then(|bucket| owner(catalog, experiment.layer, bucket));
+    let Drawn { bucket, owner } = drawn[experiment.layer];
     let segment = experiment.segment.as_ref().map(|segment| trace(catalog, segment, request));
     let forced = forced(catalog, request, experiment).map(|(unit_kind, group)| {
         let kind = catalog.unit_kinds[unit_kind].as_str();
@@ -237,15 +275,6 @@ fn explain_one<'a>(catalog: &'a Catalog, request: &'a Request, index: usize) -> 
         owner,
         segment,
     }
-}
-
-/// Whose block a bucket of a layer lies in. Finished experiments own nothing.
-fn owner(catalog: &Catalog, layer: usize, bucket: u32) -> Option<Owner<'_>> {
-    let taking = |state| state != State::Finished;
-    catalog.experiments.iter().filter(|e| e.layer == layer && taking(e.state)).find_map(|experiment| {
-        let group = group_at(experiment, bucket)?;
-        Some(Owner { experiment: &experiment.name, group: &experiment.groups[group].name })
-    })
 }
 
 /// Every part is looked at, also where an earlier one has decided.
