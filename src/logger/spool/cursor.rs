@@ -6,6 +6,10 @@
 //! ```
 //! The books are the cursor: every exposure below it was delivered, rejected,
 //! found corrupt or evicted, so it stands at their sum. One write moves all.
+//!
+//! Both slots are written each time, the one in force as it is: what a failed
+//! sync made the kernel forget can still be read, and a later sync says nothing
+//! of it (fsync(2), "Errors"); only writing it again brings it to the disk.
 
 use std::io;
 
@@ -61,6 +65,7 @@ impl Books {
 pub struct Cursor<F> {
     file: F,
     generation: u64,
+    slots: [u8; 2 * SLOT_SIZE],
 }
 
 impl<F> Cursor<F> {
@@ -73,11 +78,12 @@ impl<F> Cursor<F> {
             Err(fault) if fault.kind() == io::ErrorKind::NotFound => disk.create(CURSOR_NAME)?,
             opened => opened?,
         };
-        let mut bytes = [0; 2 * SLOT_SIZE];
-        let size = read_full(disk, &file, &mut bytes, 0)?;
-        let newest = newest(&bytes[..size]);
+        let mut slots = [0; 2 * SLOT_SIZE];
+        let size = read_full(disk, &file, &mut slots, 0)?;
+        write_all(disk, &file, &slots[..size], 0)?;
+        let newest = newest(&slots);
         let generation = newest.map_or(0, |(generation, _)| generation);
-        Ok((Cursor { file, generation }, newest.map(|(_, books)| books)))
+        Ok((Cursor { file, generation, slots }, newest.map(|(_, books)| books)))
     }
 
     /// Puts the books in force for whoever opens the spool after this process.
@@ -86,7 +92,8 @@ impl<F> Cursor<F> {
     /// If the disk fails; the books before stay in force.
     pub fn save<D: Disk<File = F>>(&mut self, disk: &D, books: &Books) -> io::Result<()> {
         let generation = self.generation + 1;
-        let mut slot = [0; SLOT_SIZE];
+        let mut slots = self.slots;
+        let slot = &mut slots[(generation % 2) as usize * SLOT_SIZE..][..SLOT_SIZE];
         for (bytes, word) in
             slot.as_chunks_mut::<8>().0.iter_mut().zip(std::iter::once(generation).chain(books.words()))
         {
@@ -94,8 +101,8 @@ impl<F> Cursor<F> {
         }
         let crc = u64::from(checksum(&slot[..8 * (WORD_COUNT - 1)]));
         slot[8 * (WORD_COUNT - 1)..8 * WORD_COUNT].copy_from_slice(&crc.to_le_bytes());
-        write_all(disk, &self.file, &slot, (generation % 2) * SLOT_SIZE as u64)?;
-        self.generation = generation;
+        write_all(disk, &self.file, &slots, 0)?;
+        (self.generation, self.slots) = (generation, slots);
         Ok(())
     }
 
