@@ -125,7 +125,8 @@ pub fn bound_to(listener: impl AsFd) -> io::Result<String> {
 }
 
 /// Makes a bound socket listen, whether it does already, was told not to any
-/// more ([`stop_listening`]), or never did; and non-blocking.
+/// more ([`stop_listening`]), or never did; and non-blocking. A port that was
+/// asked for is still its own then; one that the kernel chose is not (SOCK_BINDPORT_LOCK).
 ///
 /// # Errors
 /// If it is no socket that can listen.
@@ -340,8 +341,10 @@ mod tests {
     #[test]
     fn a_socket_that_was_shut_listens_again_where_it_was() {
         let _alone = crate::sys::alone();
-        let listener = listen_tcp((Ipv4Addr::LOCALHOST, 0).into(), &OPTIONS).unwrap();
-        let address = local_address(&listener).unwrap();
+        let free = listen_tcp((Ipv4Addr::LOCALHOST, 0).into(), &OPTIONS).unwrap();
+        let address = local_address(&free).unwrap();
+        drop(free);
+        let listener = listen_tcp(address, &OPTIONS).unwrap();
         assert_eq!(bound_to(&listener).unwrap(), address.to_string());
         stop_listening(&listener).unwrap();
         assert!(TcpStream::connect(address).is_err());

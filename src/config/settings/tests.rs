@@ -100,10 +100,11 @@ fn the_documented_file_is_taken() {
 }
 
 #[test]
-fn the_file_that_is_shipped_says_the_defaults() {
+fn the_file_that_is_shipped_says_the_defaults_and_has_an_agent() {
     let shipped = check_settings(include_str!("../../../systemd/splitd.toml")).unwrap();
     let mut defaults = load(&Sources::default()).unwrap();
     defaults.experiments = Some("/etc/splitd/experiments.json".into());
+    defaults.agent_check.listen = Some("127.0.0.1:9081".parse().unwrap());
     assert_eq!(shipped, defaults);
 }
 
