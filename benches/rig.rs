@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 
 use splitd::clock::{self, Now};
 use splitd::config::check;
-use splitd::endpoint::{App, AppOptions, Desk, RouteGroup};
+use splitd::endpoint::{self, App, AppOptions, Desk, RouteGroup};
 use splitd::engine::plan::Plan;
 use splitd::exposure::ring::{self, Reader, Step, Writer};
 use splitd::http::{Connection, Limits, Output, Workspace};
@@ -40,6 +40,7 @@ pub fn with_rig<R>(experiments: &str, body: impl FnOnce(&mut Rig<'_, '_>) -> R) 
     let counters = Region::anonymous(metrics::region_size(1)).expect("memory");
     let table = Table::format(counters.words(), 1);
     table.block(0).claim(Process::Worker, "assign");
+    endpoint::learn(image.bytes(), table).expect("a plan made just now");
     let options = AppOptions {
         validation_strict: false,
         record_empty: false,

@@ -41,3 +41,13 @@ need_python_packages() {
   python3 -m venv "$venv" && "$venv/bin/pip" install --quiet --disable-pip-version-check "$@" || die "pip could not install $*"
   echo "$*" >"$venv/has"
 }
+
+# promtool, unpacked under target and not installed: its package would start a server.
+need_promtool() {
+  local tools=target/tools
+  command -v promtool >/dev/null || [ -x $tools/prometheus/usr/bin/promtool ] && return
+  mkdir -p $tools
+  (cd $tools && apt-get download prometheus >/dev/null 2>&1 && dpkg-deb -x prometheus_*.deb prometheus) ||
+    printf 'promtool could not be had: its check of the metrics is skipped\n' >&2
+  rm -f $tools/prometheus_*.deb
+}

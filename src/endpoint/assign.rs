@@ -16,6 +16,7 @@ use crate::limits::CONTEXT_SIZE_MAX;
 use crate::metrics::Family;
 
 use super::form::Form;
+use super::tally::Tally;
 use super::{App, Desk, WITH_PAYLOADS, WITHOUT_EXPOSURE};
 
 /// Why a request is not decided.
@@ -55,14 +56,14 @@ struct Asked<'a> {
 impl App<'_, '_> {
     /// `/v1/assign`
     pub(super) fn assign(&mut self, request: &Request<'_>, scratch: &mut [u8], now: Now, answer: Answer<'_>) {
-        let App { plan, order, facts, decision, desk, .. } = self;
-        let asked = match read(plan, order, facts, desk, request, scratch) {
+        let App { plan, order, facts, decision, tally, desk, .. } = self;
+        let asked = match read(plan, order, facts, tally, desk, request, scratch) {
             Ok(asked) => asked,
             Err(fault) => return answer.problem(fault.status(), fault),
         };
         plan.decide(&asked.units, facts, decision);
         if request.head.method != Method::Head {
-            record(plan, decision, desk, &asked, now);
+            record(plan, decision, tally, desk, &asked, now);
         }
         let head = answer.start(Status::Ok).header("X-Splitd-Version", plan.version());
         let mut body = head.body(ContentType::Json);
@@ -79,14 +80,14 @@ impl App<'_, '_> {
         now: Now,
         answer: Answer<'_>,
     ) {
-        let App { plan, order, facts, decision, desk, .. } = self;
-        let asked = match read(plan, order, facts, desk, request, scratch) {
+        let App { plan, order, facts, decision, tally, desk, .. } = self;
+        let asked = match read(plan, order, facts, tally, desk, request, scratch) {
             Ok(asked) => asked,
             Err(fault) => return answer.problem(fault.status(), fault),
         };
         plan.decide_one(experiment, &asked.units, facts, decision);
         if request.head.method != Method::Head {
-            record(plan, decision, desk, &asked, now);
+            record(plan, decision, tally, desk, &asked, now);
         }
         let chosen = decision.chosen().first();
         let head = answer.start(Status::Ok).header("X-Splitd-Version", plan.version());
@@ -115,7 +116,7 @@ impl App<'_, '_> {
         now: Now,
         out: &mut Out<'_>,
     ) {
-        let App { plan, order, facts, decision, desk, .. } = self;
+        let App { plan, order, facts, decision, tally, desk, .. } = self;
         let mut form = Form::new(plan, facts);
         let asked = scan_request(line, scratch, order, &mut form)
             .map(|scanned| Asked {
@@ -127,11 +128,11 @@ impl App<'_, '_> {
                 },
             })
             .map_err(Fault::Scan)
-            .and_then(|asked| judge_types(plan, facts, desk).map(|()| asked));
+            .and_then(|asked| judge_types(plan, facts, tally, desk).map(|()| asked));
         match asked {
             Ok(asked) => {
                 plan.decide(&asked.units, facts, decision);
-                record(plan, decision, desk, &asked, now);
+                record(plan, decision, tally, desk, &asked, now);
                 write_all(plan, decision.chosen(), asked.scanned.payloads, out);
             }
             Err(fault) => out.push_problem(fault.status(), &fault),
@@ -145,6 +146,7 @@ fn read<'a>(
     plan: &Plan<'a>,
     order: &mut MemberOrder,
     facts: &mut Facts,
+    tally: &mut Tally,
     desk: &Desk<'_>,
     request: &Request<'a>,
     scratch: &'a mut [u8],
@@ -153,7 +155,7 @@ fn read<'a>(
     let scanned = scan(request, scratch, order, &mut form);
     let units = form.units;
     let scanned = scanned.map_err(Fault::Scan)?;
-    judge_types(plan, facts, desk)?;
+    judge_types(plan, facts, tally, desk)?;
     Ok(Asked { units, scanned })
 }
 
@@ -175,11 +177,18 @@ pub(super) fn scan<'a, F: Fields<'a>>(
 }
 
 /// Counts values of another type than declared; refuses them where the pool is strict.
-pub(super) fn judge_types<'a>(plan: &Plan<'a>, facts: &Facts, desk: &Desk<'_>) -> Result<(), Fault<'a>> {
+pub(super) fn judge_types<'a>(
+    plan: &Plan<'a>,
+    facts: &Facts,
+    tally: &mut Tally,
+    desk: &Desk<'_>,
+) -> Result<(), Fault<'a>> {
     if !facts.mistyped_any() {
         return Ok(());
     }
-    desk.block.add(Family::AttributeFaults, facts.mistyped().count() as u64);
+    for attribute in facts.mistyped() {
+        tally.mistyped(plan, desk.table.names(), desk.block, attribute);
+    }
     match facts.mistyped().next() {
         Some(AttributeIndex(index)) if desk.options.validation_strict => {
             Err(Fault::Mistyped { name: plan.attribute_name(AttributeIndex(index)) })
@@ -190,9 +199,16 @@ pub(super) fn judge_types<'a>(plan: &Plan<'a>, facts: &Facts, desk: &Desk<'_>) -
 
 /// Commits the exposure of a decision, unless there is nothing to record. What
 /// the ring refuses is counted there, and is answered all the same.
-fn record(plan: &Plan<'_>, decision: &Decision, desk: &mut Desk<'_>, asked: &Asked<'_>, now: Now) {
+fn record(
+    plan: &Plan<'_>,
+    decision: &Decision,
+    tally: &mut Tally,
+    desk: &mut Desk<'_>,
+    asked: &Asked<'_>,
+    now: Now,
+) {
     let chosen = decision.chosen();
-    desk.block.add(Family::Assignments, chosen.len() as u64);
+    tally.assigned(plan, desk.table.names(), desk.block, chosen);
     if !asked.scanned.exposure || (chosen.is_empty() && !desk.options.record_empty) {
         return;
     }

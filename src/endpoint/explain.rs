@@ -33,11 +33,11 @@ impl App<'_, '_> {
         scratch: &mut [u8],
         answer: Answer<'_>,
     ) {
-        let App { plan, order, facts, desk, source, .. } = self;
+        let App { plan, order, facts, tally, desk, source, .. } = self;
         let mut notes = Notes::new(Form::new(plan, facts));
         let scanned = scan(request, scratch, order, &mut notes).map_err(Fault::Scan);
         let Notes { mut ignored, request, .. } = notes;
-        if let Err(fault) = scanned.and_then(|_| judge_types(plan, facts, desk)) {
+        if let Err(fault) = scanned.and_then(|_| judge_types(plan, facts, tally, desk)) {
             return answer.problem(fault.status(), fault);
         }
         let Some(catalog) = source.get_or_init(|| check::check(plan.source()).ok()) else {

@@ -10,7 +10,10 @@ mod explain;
 mod form;
 mod health;
 mod status;
+mod tally;
+
 pub use health::agent_line;
+pub use tally::learn;
 
 use crate::clock::Now;
 use crate::engine::assignment::{Decision, ExperimentIndex};
@@ -23,8 +26,10 @@ use crate::http::{
 };
 use crate::limits::{ANSWER_SIZE_MAX, EXPOSURE_SIZE_MAX, HEAD_SIZE_MAX, NAME_SIZE_MAX, REPORT_SIZE_MAX};
 use crate::metrics::pace::Pace;
+use crate::metrics::render::{Format, render};
 use crate::metrics::{self, Block, Family, Table, request_cell};
 use crate::status::snapshot::RingWords;
+use tally::Tally;
 
 /// Groups of routes that a pool's `routes` setting names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,6 +182,7 @@ pub struct App<'a, 'r> {
     order: MemberOrder,
     facts: Facts,
     decision: Decision,
+    tally: Tally,
     source: explain::Source,
     desk: &'a mut Desk<'r>,
 }
@@ -191,6 +197,7 @@ impl<'a, 'r> App<'a, 'r> {
             order: MemberOrder::new(plan.attribute_count()),
             facts,
             decision,
+            tally: Tally::new(plan),
             source: explain::Source::new(),
             desk,
         }
@@ -287,9 +294,13 @@ impl Service for App<'_, '_> {
             LIVEZ => health::live(answer),
             READYZ => health::ready(self.desk.table, now, answer),
             METRICS => {
-                let mut body = answer.start(Status::Ok).body(ContentType::Metrics);
+                let (format, media) = match request.head.accept.is_some_and(accepts_open_metrics) {
+                    true => (Format::OpenMetrics, ContentType::OpenMetrics),
+                    false => (Format::Text, ContentType::Metrics),
+                };
+                let mut body = answer.start(Status::Ok).body(media);
                 // What finds no room makes the answer a 500.
-                let _ = metrics::render::render(self.desk.table, &mut *body);
+                let _ = render(self.desk.table, self.plan.version(), format, &mut *body);
                 body.finish();
             }
             other => unreachable!("route {other} is not whole or not in the table"),
@@ -323,6 +334,17 @@ impl Service for App<'_, '_> {
         self.desk.block.add_at(Family::Requests, request_cell(route, status.code()), 1);
         self.desk.pace.answered(route);
     }
+}
+
+/// Whether an Accept header names OpenMetrics, as a scraper's does that would rather have it.
+fn accepts_open_metrics(accept: &[u8]) -> bool {
+    let accept = String::from_utf8_lossy(accept);
+    accept.split(',').any(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let named =
+            parts.next().is_some_and(|media| media.eq_ignore_ascii_case("application/openmetrics-text"));
+        named && !parts.any(|part| matches!(part, "q=0" | "q=0.0" | "q=0.00" | "q=0.000"))
+    })
 }
 
 #[cfg(test)]

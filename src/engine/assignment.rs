@@ -111,6 +111,15 @@ fn level() -> Level {
     level
 }
 
+impl Chosen {
+    /// Which of [`Plan::assignments`] it is.
+    #[inline]
+    #[must_use]
+    pub fn index(&self) -> usize {
+        self.variant as usize
+    }
+}
+
 /// The outcome for one request, and the room to work it out. One a worker,
 /// sized for a plan: made anew when the plan changes.
 ///

@@ -354,6 +354,11 @@ impl<'p> Plan<'p> {
         Chosen { experiment: ExperimentIndex(record.experiment), group: record.group, variant }
     }
 
+    /// Every assignment that can come out, by its index.
+    pub fn assignments(&self) -> impl ExactSizeIterator<Item = Chosen> + '_ {
+        (0..self.tables.variants.len() as u32).map(|variant| self.chosen(variant))
+    }
+
     // ── Bytes made when the plan was compiled ──────────────────────────────
 
     /// `"new_home":"test"`

@@ -79,6 +79,8 @@ pub struct Head<'a> {
     pub version: Version,
     /// Content-Type, the last one.
     pub content_type: Option<&'a [u8]>,
+    /// Accept, the last one.
+    pub accept: Option<&'a [u8]>,
     /// The body that follows.
     pub body: BodyLength,
     /// Expect.
@@ -181,6 +183,7 @@ pub fn parse_head(bytes: &[u8]) -> Result<Head<'_>, HeadFault> {
         query,
         version,
         content_type: fields.content_type,
+        accept: fields.accept,
         body: match fields.content_length {
             Some(size) => BodyLength::Known(size),
             None if fields.chunked => BodyLength::Chunked,
@@ -295,6 +298,7 @@ struct FieldLines<'a> {
     keep_alive: bool,
     expect: Expect,
     content_type: Option<&'a [u8]>,
+    accept: Option<&'a [u8]>,
 }
 
 impl Default for FieldLines<'_> {
@@ -308,6 +312,7 @@ impl Default for FieldLines<'_> {
             keep_alive: false,
             expect: Expect::None,
             content_type: None,
+            accept: None,
         }
     }
 }
@@ -329,6 +334,7 @@ impl<'a> FieldLines<'a> {
                     _ => Expect::Other,
                 };
             }
+            6 if name.eq_ignore_ascii_case("accept") => self.accept = Some(value),
             10 if name.eq_ignore_ascii_case("connection") => {
                 for option in value.split(|&byte| byte == b',') {
                     let option = option.trim_ascii();

@@ -87,6 +87,8 @@ pub enum ContentType {
     Html,
     /// Prometheus' text format, `text/plain; version=0.0.4; charset=utf-8`
     Metrics,
+    /// `application/openmetrics-text; version=1.0.0; charset=utf-8`
+    OpenMetrics,
 }
 
 impl ContentType {
@@ -98,6 +100,9 @@ impl ContentType {
             Self::Text => "Content-Type: text/plain; charset=utf-8\r\n",
             Self::Html => "Content-Type: text/html; charset=utf-8\r\n",
             Self::Metrics => "Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n",
+            Self::OpenMetrics => {
+                "Content-Type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n"
+            }
         }
     }
 }

@@ -22,7 +22,7 @@ use super::passed::PassedSockets;
 use super::upgrade::State;
 use crate::clock;
 use crate::config::settings::{Directories, Fault, Io, Pool, Route, Settings};
-use crate::endpoint::{AppOptions, RouteGroup};
+use crate::endpoint::{self, AppOptions, RouteGroup};
 use crate::exposure::ring::{self, Account};
 use crate::http;
 use crate::limits;
@@ -347,6 +347,14 @@ impl Heritage {
 
     fn table(&self) -> Table<'_> {
         Table::attach(self.metrics.words()).expect("the region that was laid out here")
+    }
+
+    /// Gives the names of a plan their places among the counters.
+    ///
+    /// # Errors
+    /// If it is no sound plan.
+    pub fn learn(&self, plan: &Region) -> Result<(), String> {
+        endpoint::learn(plan.bytes(), self.table()).map_err(|fault| fault.to_string())
     }
 
     /// Levels of a dead process say nothing any more; its counts stay. Only for

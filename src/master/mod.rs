@@ -541,7 +541,7 @@ impl Master {
             // At a first start it leaves when there is nothing to serve, and has said why.
             Role::Loader if self.plans.in_force.is_none() && self.plans.loader_spoke => true,
             Role::Loader => {
-                block.add(Family::ReloadsFailed, 1);
+                block.add_at(Family::Reloads, 2, 1);
                 let faults = vec![format!("the loader ended: {exit}")];
                 self.plans.outcome = Some(plans::Outcome { ticket: self.plans.ticket, faults });
                 false

@@ -106,8 +106,11 @@ impl Master {
                 Some(image),
             ) => {
                 // What a worker maps must be such that nobody can change it.
-                if let Err(error) = Region::map_sealed(&image) {
-                    log::error!("event=plan_refused version={version:?} reason={:?}", error.to_string());
+                let learned = Region::map_sealed(&image)
+                    .map_err(|error| error.to_string())
+                    .and_then(|plan| self.heritage.learn(&plan));
+                if let Err(error) = learned {
+                    log::error!("event=plan_refused version={version:?} reason={error:?}");
                     self.plans.loader_spoke = false;
                     return;
                 }
@@ -159,7 +162,7 @@ impl Master {
         fingerprint: u64,
         events: &mut VecDeque<Event>,
     ) {
-        self.heritage.block().add(Family::Reloads, 1);
+        self.heritage.block().add_at(Family::Reloads, 0, 1);
         let mut awaited = false;
         for running in self.running.values_mut() {
             if matches!(running.role, Role::Worker { .. }) {
@@ -208,7 +211,7 @@ impl Master {
 
     fn say_faults(&self, path: &str, faults: &[String]) {
         let block = self.heritage.block();
-        block.add(Family::ReloadsFailed, 1);
+        block.add_at(Family::Reloads, 1, 1);
         block.set(Family::SourceFaults, faults.len() as u64);
         let in_force = self.plans.in_force.as_ref().map_or("none", |plan| plan.version.as_str());
         log::error!("event=experiments_refused file={path:?} faults={} in_force={in_force:?}", faults.len());

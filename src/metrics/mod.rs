@@ -2,9 +2,10 @@
 //! families, and for each process one block of words that it alone writes.
 //!
 //! ```text
-//! region: magic | layout | block count | words a block | instance | … | block 0 | … | board
+//! region: magic | layout | block count | words a block | instance | … | names | block 0 | … | board
 //! block:  kind | pool name (32 bytes of text) | pid | birth | turn | births | state | … |
-//!         cells, family after family: one word each, of a histogram `histogram::WORD_COUNT`
+//!         cells, family after family: one word each, of a histogram `histogram::WORD_COUNT` |
+//!         one word a name
 //! ```
 //! A worker slot owns two blocks, as it owns two rings: a successor counts on in
 //! the block that its predecessor is not draining on, and sums never go back.
@@ -15,6 +16,7 @@
 pub mod audit;
 pub mod board;
 pub mod histogram;
+pub mod names;
 pub mod pace;
 pub mod render;
 
@@ -22,6 +24,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use board::{BOARD_WORDS, Board};
 use histogram::Histogram;
+use names::{NameKind, Names, Place};
 
 /// Label values of `route`, in the order of the endpoint's table.
 pub const ROUTES: &[&str] = &[
@@ -56,11 +59,16 @@ pub const LOSS_REASONS: &[&str] = &["full", "oversize", "torn"];
 /// Label values of `cause` of replaced processes.
 pub const EXIT_CAUSES: &[&str] = &["exit", "signal", "panic", "watchdog"];
 
+/// Label values of `result` of reloads.
+pub const RELOAD_RESULTS: &[&str] = &["taken", "refused", "failed"];
+
 /// Names of the families, in the order of [`FAMILIES`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
 #[allow(missing_docs, reason = "each row's help text says it")]
 pub enum Family {
+    BuildInfo,
+    PlanInfo,
     Requests,
     ServiceTime,
     QueueDelay,
@@ -108,7 +116,6 @@ pub enum Family {
     Restarts,
     LoggerRestarts,
     Reloads,
-    ReloadsFailed,
     UpgradesFailed,
     SourceFaults,
     PlanLastGood,
@@ -130,6 +137,10 @@ pub enum Kind {
     Spread(Family),
     /// Durations; each cell is a [`histogram`] of its own.
     Histogram,
+    /// Only grows; its labels are [`names`] that come with the experiments.
+    Named(NameKind),
+    /// Always 1; what there is to know is in its label.
+    Info,
 }
 
 /// One row of the table.
@@ -160,10 +171,26 @@ const fn row(
     Row { family, name, help, by, kind, labels }
 }
 
-use Kind::{Counter, Gauge, GaugeMax, Histogram as Durations, Spread};
+use Kind::{Counter, Gauge, GaugeMax, Histogram as Durations, Info, Named, Spread};
 use Process::{Logger, Master, Worker};
 /// Every metric there is.
 pub const FAMILIES: &[Row] = &[
+    row(
+        Family::BuildInfo,
+        Master,
+        Info,
+        "splitd_build_info",
+        "1; the version is that of the program that answers.",
+        &[("version", &[env!("CARGO_PKG_VERSION")])],
+    ),
+    row(
+        Family::PlanInfo,
+        Master,
+        Info,
+        "splitd_plan_info",
+        "1; the version is that of the experiments in force.",
+        &[("version", &[])],
+    ),
     row(
         Family::Requests,
         Worker,
@@ -233,18 +260,18 @@ pub const FAMILIES: &[Row] = &[
     row(
         Family::Assignments,
         Worker,
-        Counter,
+        Named(NameKind::Assignment),
         "splitd_assignments_total",
-        "Experiments assigned, over all answers.",
-        &[],
+        "Assignments, over all answers; names beyond the first 16,384 of an instance's life are `other`.",
+        &[("experiment", &[]), ("group", &[])],
     ),
     row(
         Family::AttributeFaults,
         Worker,
-        Counter,
+        Named(NameKind::Attribute),
         "splitd_attribute_faults_total",
         "Attribute values of another type than declared.",
-        &[],
+        &[("attribute", &[])],
     ),
     row(
         Family::ContextsLeftOut,
@@ -490,14 +517,13 @@ pub const FAMILIES: &[Row] = &[
         "Loggers replaced, by cause.",
         &[("cause", EXIT_CAUSES)],
     ),
-    row(Family::Reloads, Master, Counter, "splitd_reloads_total", "Experiments files taken into force.", &[]),
     row(
-        Family::ReloadsFailed,
+        Family::Reloads,
         Master,
         Counter,
-        "splitd_reloads_failed_total",
-        "Experiments files refused, or not readable.",
-        &[],
+        "splitd_reloads_total",
+        "Experiments files read: taken into force, refused for their faults, or not read to the end.",
+        &[("result", RELOAD_RESULTS)],
     ),
     row(
         Family::UpgradesFailed,
@@ -567,7 +593,7 @@ pub const fn block_count(slot_count: usize) -> usize {
 }
 
 const MAGIC: u64 = 0x7370_6c69_7464_4d31; // "splitdM1"
-const LAYOUT: u64 = 3;
+const LAYOUT: u64 = 4;
 const REGION_HEADER_WORDS: usize = 8;
 /// Of the region's header: the word of the next instance's master.
 const AT_RETIRED: usize = 5;
@@ -622,8 +648,12 @@ const OFFSETS: [usize; FAMILIES.len() + 1] = {
     offsets[FAMILIES.len()] = at;
     offsets
 };
+/// Where the cells of [`names`] begin in a block.
+const NAMED: usize = OFFSETS[FAMILIES.len()];
 /// Words of a block, a whole number of cache lines so that two writers never share one.
-const BLOCK_WORDS: usize = OFFSETS[FAMILIES.len()].next_multiple_of(8);
+const BLOCK_WORDS: usize = (NAMED + names::CELL_COUNT).next_multiple_of(8);
+/// Where the blocks begin, behind the directory of names.
+const BLOCKS: usize = REGION_HEADER_WORDS + names::WORD_COUNT;
 
 /// Which process writes a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -663,7 +693,7 @@ pub struct Life {
 /// Bytes of a region for so many blocks.
 #[must_use]
 pub const fn region_size(block_count: usize) -> usize {
-    (REGION_HEADER_WORDS + block_count * BLOCK_WORDS + BOARD_WORDS) * 8
+    (BLOCKS + block_count * BLOCK_WORDS + BOARD_WORDS) * 8
 }
 
 /// What is wrong with a region that was found.
@@ -733,7 +763,7 @@ impl<'r> Table<'r> {
         let fits = usize::try_from(blocks)
             .ok()
             .and_then(|count| count.checked_mul(BLOCK_WORDS))
-            .is_some_and(|size| size <= words.len().saturating_sub(REGION_HEADER_WORDS + BOARD_WORDS));
+            .is_some_and(|size| size <= words.len().saturating_sub(BLOCKS + BOARD_WORDS));
         if !fits {
             return Err(TableFault::Short { words: words.len(), blocks });
         }
@@ -755,6 +785,12 @@ impl<'r> Table<'r> {
         ((slot as u64) < word >> 1).then_some(word & 1 == 1)
     }
 
+    /// The names that came with experiments.
+    #[must_use]
+    pub fn names(&self) -> Names<'r> {
+        Names::new(&self.words[REGION_HEADER_WORDS..BLOCKS])
+    }
+
     /// How many blocks there are.
     #[must_use]
     pub fn block_count(&self) -> usize {
@@ -764,14 +800,14 @@ impl<'r> Table<'r> {
     /// One block, to write or to read.
     #[must_use]
     pub fn block(&self, index: usize) -> Block<'r> {
-        let at = REGION_HEADER_WORDS + index * BLOCK_WORDS;
+        let at = BLOCKS + index * BLOCK_WORDS;
         Block { index, words: &self.words[at..at + BLOCK_WORDS] }
     }
 
     /// What the instance says in words.
     #[must_use]
     pub fn board(&self) -> Board<'r> {
-        Board::new(&self.words[REGION_HEADER_WORDS + self.block_count() * BLOCK_WORDS..])
+        Board::new(&self.words[BLOCKS + self.block_count() * BLOCK_WORDS..])
     }
 
     /// All blocks.
@@ -899,6 +935,27 @@ impl Block<'_> {
         let from = OFFSETS[family as usize] + index * histogram::WORD_COUNT;
         assert!(from < OFFSETS[family as usize + 1], "a cell of this family");
         &self.words[from..from + histogram::WORD_COUNT]
+    }
+
+    /// Adds to the cell of a name.
+    #[inline]
+    pub fn add_named(&self, place: Place, count: u64) {
+        let cell = &self.words[NAMED + usize::from(place.0)];
+        cell.store(cell.load(Relaxed).wrapping_add(count), Relaxed);
+    }
+
+    /// Reads the cell of a name.
+    #[must_use]
+    pub fn get_named(&self, place: Place) -> u64 {
+        self.words[NAMED + usize::from(place.0)].load(Relaxed)
+    }
+
+    /// Writes a word of every page, so that no request is the first to. Only
+    /// the block's own process may.
+    pub fn touch(&self) {
+        for word in self.words.iter().step_by(512) {
+            word.store(word.load(Relaxed), Relaxed);
+        }
     }
 
     /// Sets a family without labels.

@@ -1,16 +1,32 @@
-//! The table as Prometheus text (exposition format 0.0.4): counters, gauges and
+//! The table as Prometheus text or OpenMetrics: counters, gauges and
 //! histograms summed over the blocks of each pool, a cell that was ever touched.
 
 use std::fmt::Write;
 
 use super::histogram::Histogram;
+use super::names::{NameKind, Names, Place, label_values};
 use super::{Block, FAMILIES, Family, Kind, Process, Row, Table, cell_count};
 
-/// Writes the whole table. Allocates: it runs in the admin pool.
+/// What a scraper reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Prometheus' exposition format 0.0.4.
+    Text,
+    /// OpenMetrics 1.0: a counter's family goes without `_total`, and there is an end.
+    OpenMetrics,
+}
+
+/// Writes the whole table, and the version of the experiments in force.
+/// Allocates: it runs in the admin pool.
 ///
 /// # Errors
 /// If `out` refuses, as a full fixed buffer does.
-pub fn render(table: Table<'_>, out: &mut impl Write) -> std::fmt::Result {
+pub fn render(
+    table: Table<'_>,
+    plan_version: &str,
+    format: Format,
+    out: &mut impl Write,
+) -> std::fmt::Result {
     let mut blocks: Vec<(String, Vec<Block<'_>>)> = Vec::new();
     for block in table.blocks() {
         let name = match block.process() {
@@ -24,20 +40,42 @@ pub fn render(table: Table<'_>, out: &mut impl Write) -> std::fmt::Result {
         }
     }
     for row in FAMILIES {
-        family(row, &blocks, out)?;
+        head(row, format, out)?;
+        if row.kind == Kind::Info {
+            let version = row.labels[0].1.first().unwrap_or(&plan_version);
+            writeln!(out, "{}{{version=\"{}\"}} 1", row.name, Escaped(version))?;
+        } else {
+            family(row, table.names(), &blocks, out)?;
+        }
     }
-    Ok(())
+    if format == Format::OpenMetrics { out.write_str("# EOF\n") } else { Ok(()) }
 }
 
-fn family(row: &Row, pools: &[(String, Vec<Block<'_>>)], out: &mut impl Write) -> std::fmt::Result {
+fn head(row: &Row, format: Format, out: &mut impl Write) -> std::fmt::Result {
     let kind = match row.kind {
-        Kind::Counter => "counter",
-        Kind::Gauge | Kind::GaugeMax | Kind::Spread(_) => "gauge",
+        Kind::Counter | Kind::Named(_) => "counter",
+        Kind::Gauge | Kind::GaugeMax | Kind::Spread(_) | Kind::Info => "gauge",
         Kind::Histogram => "histogram",
     };
-    writeln!(out, "# HELP {} {}\n# TYPE {} {kind}", row.name, row.help, row.name)?;
+    let name = match format {
+        Format::OpenMetrics if kind == "counter" => row.name.trim_end_matches("_total"),
+        _ => row.name,
+    };
+    writeln!(out, "# HELP {name} {}\n# TYPE {name} {kind}", row.help)
+}
+
+fn family(
+    row: &Row,
+    names: Names<'_>,
+    pools: &[(String, Vec<Block<'_>>)],
+    out: &mut impl Write,
+) -> std::fmt::Result {
     for (pool, blocks) in pools {
         if (row.by == Process::Worker) == pool.is_empty() {
+            continue;
+        }
+        if let Kind::Named(kind) = row.kind {
+            named(row, kind, names, pool, blocks, out)?;
             continue;
         }
         for cell in 0..cell_count(row.labels) {
@@ -55,6 +93,7 @@ fn family(row: &Row, pools: &[(String, Vec<Block<'_>>)], out: &mut impl Write) -
                 }
                 Kind::GaugeMax => values.max().unwrap_or(0),
                 Kind::Counter | Kind::Gauge => values.fold(0, u64::wrapping_add),
+                Kind::Named(_) | Kind::Info => unreachable!("it has no cells of its own"),
             };
             if value == 0 && !row.labels.is_empty() {
                 continue;
@@ -80,6 +119,31 @@ fn spread(level: Family, blocks: &[Block<'_>]) -> f64 {
     }
     let (sum, max) = workers.iter().fold((0, 0), |(sum, max), (_, value)| (sum + value, max.max(*value)));
     if sum == 0 { 1.0 } else { max as f64 * workers.len() as f64 / sum as f64 }
+}
+
+/// A line for every name that was ever counted.
+fn named(
+    row: &Row,
+    kind: NameKind,
+    names: Names<'_>,
+    pool: &str,
+    blocks: &[Block<'_>],
+    out: &mut impl Write,
+) -> std::fmt::Result {
+    let known = names.of(kind).map(|(place, text)| (place, label_values(kind, &text)));
+    let others = vec!["other".to_owned(); row.labels.len()];
+    for (place, values) in known.chain([(Place::other(kind), others)]) {
+        let count = blocks.iter().fold(0u64, |sum, block| sum.wrapping_add(block.get_named(place)));
+        if count == 0 {
+            continue;
+        }
+        write!(out, "{}{{pool=\"{}\"", row.name, Escaped(pool))?;
+        for ((label, _), value) in row.labels.iter().zip(&values) {
+            write!(out, ",{label}=\"{}\"", Escaped(value))?;
+        }
+        writeln!(out, "}} {count}")?;
+    }
+    Ok(())
 }
 
 /// One cell's buckets, sum and count, unless nothing was ever counted there.
@@ -201,7 +265,7 @@ mod tests {
             block.set(Family::Connections, count);
         }
         let mut text = String::new();
-        render(table, &mut text).unwrap();
+        render(table, "v1", Format::Text, &mut text).unwrap();
         let lines: Vec<&str> = text.lines().collect();
         for line in [
             "splitd_instance_state 1",

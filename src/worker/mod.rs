@@ -258,6 +258,7 @@ fn serve(setup: Setup) -> Result<(), Fault> {
     let now = clock::now();
     block.born(std::process::id(), now.unix_us, now.mono_ns);
     let shown: Vec<(usize, usize, Region)> = shown_rings.iter().filter_map(view_ring).collect();
+    block.touch();
     let mut desk = Desk::new(options.app, options.routes.clone(), writer, table, block);
     desk.show_rings(shown.iter().map(|(slot, which, region)| (*slot, *which, region.words())).collect());
     let control = Control::new(channel, &options).followed_in(Rc::clone(&metrics));

@@ -1,9 +1,14 @@
 //! What an operator reads off `/metrics`.
 
 use std::collections::BTreeMap;
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
 
 use crate::for_each_backend;
-use crate::support::{Client, Daemon, Plan, post, wait_until};
+use crate::support::{Client, Daemon, Plan, lines, post, signal, wait_until};
 
 /// Every line of `/metrics`: what is measured, and its value.
 fn readings(daemon: &Daemon) -> BTreeMap<String, f64> {
@@ -69,5 +74,128 @@ for_each_backend! {
         }
         let turns: f64 = after["splitd_loop_stall_seconds_count{pool=\"assign\"}"];
         assert!(turns > 0.0 && turns <= after["splitd_loop_turns_total{pool=\"assign\"}"]);
+    }
+}
+
+/// What is counted by name: the values of its labels, and how many.
+fn by_labels(daemon: &Daemon, metric: &str) -> BTreeMap<Vec<String>, u64> {
+    let mut found = BTreeMap::new();
+    for (name, value) in readings(daemon) {
+        let Some(labels) = name.strip_prefix(metric).and_then(|rest| rest.strip_prefix('{')) else {
+            continue;
+        };
+        let values = labels.trim_end_matches('}').split(',').filter(|label| !label.starts_with("pool="));
+        let values = values.map(|label| label.split('"').nth(1).unwrap().to_owned()).collect();
+        *found.entry(values).or_default() += value as u64;
+    }
+    found
+}
+
+#[test]
+fn assignments_are_counted_by_experiment_and_group_over_reloads_and_deaths() {
+    let mut daemon = Plan::new("epoll", "typical.experiments.json").workers(2).start();
+    daemon.expect("event=ended process=assign");
+    let mut expected: BTreeMap<Vec<String>, u64> = BTreeMap::new();
+    let ask = |daemon: &Daemon, expected: &mut BTreeMap<Vec<String>, u64>| {
+        for body in lines("typical.requests.ndjson") {
+            // A connection each, so that both workers have some.
+            let answer = Client::connect(daemon.assign()).post("/v1/assign", &body);
+            for (experiment, group) in answer.json()["assignments"].as_object().unwrap() {
+                let labels = vec![experiment.clone(), group.as_str().unwrap().to_owned()];
+                *expected.entry(labels).or_default() += 1;
+            }
+        }
+        assert_eq!(by_labels(daemon, "splitd_assignments_total"), *expected);
+    };
+    ask(&daemon, &mut expected);
+    assert!(expected.len() > 100, "{expected:?}");
+    daemon.kill_child("assign/0");
+    ask(&daemon, &mut expected);
+    // Another order, other experiments beside: a plan in which every index is another.
+    let path = daemon.directory.path().join("experiments.json");
+    let mut file: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    file["version"] = "turned".into();
+    file["experiments"].as_array_mut().unwrap().reverse();
+    file["experiments"].as_array_mut().unwrap().truncate(60);
+    std::fs::write(&path, file.to_string()).unwrap();
+    signal(daemon.master_pid(), Signal::SIGHUP);
+    wait_until("the plan at both workers", || {
+        daemon.log().contains("event=plan_in_force version=\"turned\"")
+    });
+    ask(&daemon, &mut expected);
+    assert_eq!(readings(&daemon)["splitd_plan_info{version=\"turned\"}"], 1.0);
+    assert_eq!(readings(&daemon)["splitd_reloads_total{result=\"taken\"}"], 2.0);
+    let body = r#"{"units":{"user_id":"1"},"attributes":{"age":"x","city":7,"sex":null}}"#;
+    for _ in 0..3 {
+        assert_eq!(Client::connect(daemon.assign()).post("/v1/assign", body).status, 200);
+    }
+    let faults = by_labels(&daemon, "splitd_attribute_faults_total");
+    assert_eq!(faults, [(vec!["age".to_owned()], 3), (vec!["city".to_owned()], 3)].into());
+}
+
+/// Prometheus' own checker, where `scripts/test` has put it, or on the path.
+fn promtool() -> Option<Command> {
+    let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/target/tools/prometheus/usr/bin/promtool");
+    [beside, "promtool"].into_iter().find_map(|path| {
+        Command::new(path).arg("--version").output().ok()?;
+        Some(Command::new(path))
+    })
+}
+
+#[test]
+fn promtool_finds_nothing_to_say_of_the_metrics() {
+    let Some(mut promtool) = promtool() else {
+        eprintln!("skipped: promtool is not here");
+        return;
+    };
+    let daemon = Plan::new("epoll", "typical.experiments.json").start();
+    let body = r#"{"units":{"user_id":"1"},"attributes":{"age":"x"}}"#;
+    assert_eq!(Client::connect(daemon.assign()).post("/v1/assign", body).status, 200);
+    let text = Client::connect(daemon.admin()).get("/metrics").body;
+    let mut child =
+        promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.is_empty(), "{said}");
+}
+
+#[test]
+fn open_metrics_is_given_to_whom_accepts_it() {
+    let daemon = Plan::new("epoll", "typical.experiments.json").start();
+    let mut client = Client::connect(daemon.admin());
+    let mut get = |accept: &str| {
+        client.send(format!("GET /metrics HTTP/1.1\r\nHost: t\r\nAccept: {accept}\r\n\r\n").as_bytes());
+        client.receive().unwrap()
+    };
+    // What Prometheus 2.42 sends.
+    let open = get(
+        "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+    );
+    assert!(open.header("content-type").unwrap().starts_with("application/openmetrics-text; version=1.0.0"));
+    assert!(open.body.ends_with("\n# EOF\n"));
+    // Every sample is of the family before it; a counter's has its suffix, its family none.
+    let mut family = (String::new(), String::new());
+    for line in open.body.lines() {
+        if let Some(words) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = words.split_once(' ').unwrap();
+            assert!(!name.ends_with("_total"), "{line}");
+            family = (name.to_owned(), kind.to_owned());
+        } else if !line.starts_with('#') {
+            let name = line.split(['{', ' ']).next().unwrap();
+            let suffixes: &[&str] = match family.1.as_str() {
+                "counter" => &["_total"],
+                "histogram" => &["_bucket", "_sum", "_count"],
+                _ => &[""],
+            };
+            assert!(suffixes.iter().any(|suffix| name == family.0.clone() + suffix), "{line} in {family:?}");
+        }
+    }
+    for accept in ["text/plain", "*/*", "application/openmetrics-text;q=0"] {
+        assert!(
+            get(accept).header("content-type").unwrap().starts_with("text/plain; version=0.0.4"),
+            "{accept}"
+        );
     }
 }

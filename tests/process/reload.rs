@@ -44,7 +44,7 @@ for_each_backend! {
         serves(&daemon, "edge-9");
         load.more(100);
         assert_eq!(load.stop().unanswered, [] as [String; 0]);
-        assert_eq!(daemon.metric("splitd_reloads_total"), 9);
+        assert_eq!(daemon.metric("splitd_reloads_total{result=\"taken\"}"), 9);
         assert_eq!(daemon.stop(), Some(0));
     }
 
@@ -115,7 +115,7 @@ for_each_backend! {
         daemon.replace_experiments(&text_of(&daemon, "edge-2"));
         serves(&daemon, "edge-2");
         assert_eq!(load.stop().unanswered, [] as [String; 0]);
-        assert_eq!(daemon.metric("splitd_reloads_total"), 2, "the same text was not taken again");
+        assert_eq!(daemon.metric("splitd_reloads_total{result=\"taken\"}"), 2, "the same text was not taken again");
         assert_eq!(daemon.stop(), Some(0));
     }
 
