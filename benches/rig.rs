@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 
 use splitd::clock::{self, Now};
 use splitd::config::check;
-use splitd::endpoint::{self, App, AppOptions, Desk, RouteGroup};
+use splitd::endpoint::{self, App, AppOptions, Desk, RouteGroup, Shed};
 use splitd::engine::plan::Plan;
 use splitd::exposure::ring::{self, Reader, Step, Writer};
 use splitd::http::{Connection, Limits, Output, Workspace};
@@ -45,6 +45,7 @@ pub fn with_rig<R>(experiments: &str, body: impl FnOnce(&mut Rig<'_, '_>) -> R) 
         validation_strict: false,
         record_empty: false,
         record_context: true,
+        shed: Shed::NEVER,
         batch_body_size_max: 1 << 20,
     };
     let writer = Writer::attach(ring.words()).expect("a ring made just now");

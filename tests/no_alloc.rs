@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use splitd::config::check;
-use splitd::endpoint::{AppOptions, RouteGroup};
+use splitd::endpoint::{AppOptions, RouteGroup, Shed};
 use splitd::exposure::ring;
 use splitd::http::Limits;
 use splitd::metrics::{self, Table};
@@ -93,6 +93,7 @@ fn start(io: Io, strict: bool) -> Running {
                 validation_strict: strict,
                 record_empty: false,
                 record_context: true,
+                shed: Shed::NEVER,
                 batch_body_size_max: 1 << 20,
             },
             limits: Limits::default(),

@@ -142,6 +142,8 @@ pub struct Pool {
     pub socket_mode: u32,
     pub record_empty: bool,
     pub record_context: bool,
+    pub shed_after: Option<Duration>,
+    pub shed_empty: bool,
 }
 
 impl Pool {

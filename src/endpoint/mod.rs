@@ -9,10 +9,12 @@ mod assign;
 mod explain;
 mod form;
 mod health;
+mod shed;
 mod status;
 mod tally;
 
 pub use health::agent_line;
+pub use shed::Shed;
 pub use tally::learn;
 
 use crate::clock::Now;
@@ -121,6 +123,8 @@ const fn route(path: Path, group: RouteGroup, allow: &'static str, body: BodyMod
 const WITH_PAYLOADS: u16 = 1;
 /// `Admission::options` of a batch: `exposure=false` was asked for.
 const WITHOUT_EXPOSURE: u16 = 2;
+/// `Admission::options` of assigning: the answer is to be empty.
+const SHED: u16 = 4;
 
 /// How a pool's routes answer, from the settings.
 #[derive(Debug, Clone, Copy)]
@@ -131,6 +135,8 @@ pub struct AppOptions {
     pub record_empty: bool,
     /// Record the attributes as they came.
     pub record_context: bool,
+    /// What is done for requests that have waited long.
+    pub shed: Shed,
     /// Largest body of a batch, in bytes.
     pub batch_body_size_max: usize,
 }
@@ -245,9 +251,10 @@ impl Service for App<'_, '_> {
         if !allowed {
             return Err(Refusal::method_not_allowed(route.allow));
         }
+        let shed = if self.shed(route.group)? { SHED } else { 0 };
         let (options, body_size_max) = match route.body {
             // As large as the connection takes.
-            BodyMode::Whole => (0, usize::MAX),
+            BodyMode::Whole => (shed, usize::MAX),
             BodyMode::Lines => {
                 let options = query_options(head.query).map_err(|_| {
                     let detail = "`payloads` and `exposure` in the query string must be `true` or `false`";
@@ -276,6 +283,7 @@ impl Service for App<'_, '_> {
         answer: Answer<'_>,
     ) {
         match admission.route {
+            ASSIGN if admission.options & SHED != 0 => self.answer_shed(None, answer),
             ASSIGN => self.assign(request, scratch, now, answer),
             STATUS => self.status(now, answer),
             PAGE => status::page(answer),
@@ -283,6 +291,9 @@ impl Service for App<'_, '_> {
             one @ (EXPERIMENT | EXPLAIN_EXPERIMENT) => {
                 let Path::Experiment(prefix) = ROUTES[usize::from(one)].path else { unreachable!() };
                 match self.experiment(request.head.path, prefix) {
+                    Some(experiment) if admission.options & SHED != 0 => {
+                        self.answer_shed(Some(experiment), answer);
+                    }
                     Some(experiment) if one == EXPERIMENT => {
                         self.assign_one(experiment, request, scratch, now, answer);
                     }

@@ -22,7 +22,7 @@ use super::passed::PassedSockets;
 use super::upgrade::State;
 use crate::clock;
 use crate::config::settings::{Directories, Fault, Io, Pool, Route, Settings};
-use crate::endpoint::{self, AppOptions, RouteGroup};
+use crate::endpoint::{self, AppOptions, RouteGroup, Shed};
 use crate::exposure::ring::{self, Account};
 use crate::http;
 use crate::limits;
@@ -460,6 +460,7 @@ impl Heritage {
                 validation_strict: pool.validation_strict,
                 record_empty: pool.record_empty,
                 record_context: pool.record_context,
+                shed: Shed::after(pool.shed_after, pool.shed_empty),
                 batch_body_size_max: pool.batch_body_size_max,
             },
             limits: http::Limits {

@@ -59,6 +59,8 @@ pub const LOSS_REASONS: &[&str] = &["full", "oversize", "torn"];
 /// Label values of `cause` of replaced processes.
 pub const EXIT_CAUSES: &[&str] = &["exit", "signal", "panic", "watchdog"];
 
+/// Label values of `answer` of requests that were shed.
+pub const SHED_ANSWERS: &[&str] = &["refused", "empty"];
 /// Label values of `result` of reloads.
 pub const RELOAD_RESULTS: &[&str] = &["taken", "refused", "failed"];
 
@@ -70,6 +72,7 @@ pub enum Family {
     BuildInfo,
     PlanInfo,
     Requests,
+    RequestsShed,
     ServiceTime,
     QueueDelay,
     LoopStall,
@@ -198,6 +201,14 @@ pub const FAMILIES: &[Row] = &[
         "splitd_requests_total",
         "Requests answered, by route and status.",
         &[("route", ROUTES), ("status", STATUSES)],
+    ),
+    row(
+        Family::RequestsShed,
+        Worker,
+        Counter,
+        "splitd_requests_shed_total",
+        "Requests answered without being served, because they had waited too long.",
+        &[("answer", SHED_ANSWERS)],
     ),
     row(
         Family::ServiceTime,

@@ -127,6 +127,6 @@ for_each_backend! {
 
 fn wait_until_counted(daemon: &crate::support::Daemon) {
     crate::support::wait_until("attribute faults counted", || {
-        daemon.metric("splitd_attribute_faults_total{pool=\"assign\"}") == 2
+        daemon.metric("splitd_attribute_faults_total{pool=\"assign\"") == 2
     });
 }

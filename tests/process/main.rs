@@ -6,6 +6,7 @@ mod broker;
 mod chaos;
 mod clickhouse;
 mod connections;
+mod flood;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod kills;

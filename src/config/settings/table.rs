@@ -298,6 +298,27 @@ pub(super) const POOL: &[Row<Pool>] = &[
         to.record_context = value.truth()?;
         Ok(())
     }),
+    row(
+        "shed_after",
+        "never",
+        "Requests that have waited longer than this behind others are shed; health and metrics never are.",
+        |to, value| {
+            to.shed_after = match value.text()? {
+                "never" => None,
+                _ => Some(value.duration(ms(0, HOUR))?),
+            };
+            Ok(())
+        },
+    ),
+    row(
+        "shed_answer",
+        "refuse",
+        "To what is shed: `refuse` answers 503 with Retry-After; `empty` lets assign answer no assignments, with `X-Splitd-Shed`, unrecorded.",
+        |to, value| {
+            to.shed_empty = value.choice(&[("refuse", false), ("empty", true)])?;
+            Ok(())
+        },
+    ),
 ];
 
 /// Settings of `[logger]`.

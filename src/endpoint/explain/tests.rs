@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::clock::Now;
 use crate::config::check;
-use crate::endpoint::{App, AppOptions, Desk, RouteGroup};
+use crate::endpoint::{App, AppOptions, Desk, RouteGroup, Shed};
 use crate::engine::arbitrary::{self, Random};
 use crate::engine::catalog::Catalog;
 use crate::engine::plan::Plan;
@@ -40,6 +40,7 @@ fn with_rig(experiments: &str, strict: bool, body: impl FnOnce(&mut Rig<'_, '_>)
         validation_strict: strict,
         record_empty: true,
         record_context: true,
+        shed: Shed::NEVER,
         batch_body_size_max: 1 << 20,
     };
     let writer = Writer::attach(ring.words()).unwrap();

@@ -12,7 +12,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 use super::*;
 use crate::config::check;
-use crate::endpoint::{AppOptions, Desk, RouteGroup};
+use crate::endpoint::{AppOptions, Desk, RouteGroup, Shed};
 use crate::engine::plan::Plan;
 use crate::http::Limits;
 use crate::metrics::{self, Table};
@@ -71,6 +71,7 @@ fn serve(mode: Mode, sizes: Sizes, limits: Limits, listener: TcpListener, channe
         validation_strict: false,
         record_empty: false,
         record_context: true,
+        shed: Shed::NEVER,
         batch_body_size_max: 64 << 20,
     };
     let routes = vec![RouteGroup::Assign, RouteGroup::Batch, RouteGroup::Health];
