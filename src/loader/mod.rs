@@ -15,7 +15,7 @@
 //!   ([`Plan::source`](crate::engine::plan::Plan::source)), behind all that a
 //!   worker looks at, for `explain`.
 //!
-//! To add a source: a file beside [`mod@file`] and an arm in [`Loader::read`].
+//! To add a source: a file beside [`mod@file`] and an arm in `Loader`.
 
 pub mod file;
 pub mod last_good;

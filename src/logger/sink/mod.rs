@@ -1,6 +1,6 @@
 //! Where exposures go: the table of sinks, and the thread that drives the one
 //! in use. To add a sink: one file, one variant of [`SinkOptions`], one arm in
-//! [`SinkOptions::open`].
+//! [`Handle::start`].
 //!
 //! The thread takes batches in order and gives each back with its fate. There
 //! are two kinds of sinks:
