@@ -138,6 +138,8 @@ pub enum Kind {
     /// How uneven another level is over the workers: the largest over the mean.
     /// It has no cell of its own to write.
     Spread(Family),
+    /// Only grows; counted in microseconds, shown in seconds.
+    Time,
     /// Durations; each cell is a [`histogram`] of its own.
     Histogram,
     /// Only grows; its labels are [`names`] that come with the experiments.
@@ -174,7 +176,7 @@ const fn row(
     Row { family, name, help, by, kind, labels }
 }
 
-use Kind::{Counter, Gauge, GaugeMax, Histogram as Durations, Info, Named, Spread};
+use Kind::{Counter, Gauge, GaugeMax, Histogram as Durations, Info, Named, Spread, Time};
 use Process::{Logger, Master, Worker};
 /// Every metric there is.
 pub const FAMILIES: &[Row] = &[
@@ -458,8 +460,8 @@ pub const FAMILIES: &[Row] = &[
     row(
         Family::SinkConfirmationTime,
         Logger,
-        Counter,
-        "splitd_sink_confirmation_microseconds_total",
+        Time,
+        "splitd_sink_confirmation_seconds_total",
         "Time from their sending to that, summed.",
         &[],
     ),
@@ -964,7 +966,8 @@ impl Block<'_> {
     /// Writes a word of every page, so that no request is the first to. Only
     /// the block's own process may.
     pub fn touch(&self) {
-        for word in self.words.iter().step_by(512) {
+        // A block begins anywhere in a page: its last word may lie in one more.
+        for word in self.words.iter().step_by(512).chain(self.words.last()) {
             word.store(word.load(Relaxed), Relaxed);
         }
     }

@@ -53,7 +53,7 @@ pub fn render(
 
 fn head(row: &Row, format: Format, out: &mut impl Write) -> std::fmt::Result {
     let kind = match row.kind {
-        Kind::Counter | Kind::Named(_) => "counter",
+        Kind::Counter | Kind::Time | Kind::Named(_) => "counter",
         Kind::Gauge | Kind::GaugeMax | Kind::Spread(_) | Kind::Info => "gauge",
         Kind::Histogram => "histogram",
     };
@@ -92,7 +92,7 @@ fn family(
                     continue;
                 }
                 Kind::GaugeMax => values.max().unwrap_or(0),
-                Kind::Counter | Kind::Gauge => values.fold(0, u64::wrapping_add),
+                Kind::Counter | Kind::Gauge | Kind::Time => values.fold(0, u64::wrapping_add),
                 Kind::Named(_) | Kind::Info => unreachable!("it has no cells of its own"),
             };
             if value == 0 && !row.labels.is_empty() {
@@ -100,7 +100,10 @@ fn family(
             }
             out.write_str(row.name)?;
             labels(row, pool, cell, None, out)?;
-            writeln!(out, " {value}")?;
+            match row.kind {
+                Kind::Time => writeln!(out, " {}", value as f64 / 1e6)?,
+                _ => writeln!(out, " {value}")?,
+            }
         }
     }
     Ok(())

@@ -135,7 +135,8 @@ fn samples(row: &Row, pool: &Pool) -> Vec<Value> {
             if value == 0 && !row.labels.is_empty() {
                 continue;
             }
-            sample.insert("value".to_owned(), json!(value));
+            let value = if row.kind == Kind::Time { json!(value as f64 / 1e6) } else { json!(value) };
+            sample.insert("value".to_owned(), value);
         }
         found.push(Value::Object(sample));
     }

@@ -339,7 +339,7 @@ fn pools(table: Table<'_>) -> (Pool, Vec<Pool>) {
                         let value = &mut pool.values[family][cell];
                         *value = (*value).max(block.get(row.family, cell));
                     }
-                    Kind::Counter | Kind::Gauge => {
+                    Kind::Counter | Kind::Time | Kind::Gauge => {
                         let value = &mut pool.values[family][cell];
                         *value = value.wrapping_add(block.get(row.family, cell));
                     }

@@ -152,8 +152,13 @@ fn promtool_finds_nothing_to_say_of_the_metrics() {
     let body = r#"{"units":{"user_id":"1"},"attributes":{"age":"x"}}"#;
     assert_eq!(Client::connect(daemon.assign()).post("/v1/assign", body).status, 200);
     let text = Client::connect(daemon.admin()).get("/metrics").body;
-    let mut child =
-        promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = promtool
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     let said =
