@@ -963,15 +963,6 @@ impl Block<'_> {
         self.words[NAMED + usize::from(place.0)].load(Relaxed)
     }
 
-    /// Writes a word of every page, so that no request is the first to. Only
-    /// the block's own process may.
-    pub fn touch(&self) {
-        // A block begins anywhere in a page: its last word may lie in one more.
-        for word in self.words.iter().step_by(512).chain(self.words.last()) {
-            word.store(word.load(Relaxed), Relaxed);
-        }
-    }
-
     /// Sets a family without labels.
     #[inline]
     pub fn set(&self, family: Family, value: u64) {

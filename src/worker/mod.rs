@@ -37,7 +37,7 @@ use crate::http::Limits;
 use crate::limits::ANSWER_SIZE_MAX;
 use crate::metrics::{Block, Family, Process, Table, TableFault, worker_block};
 use crate::sys::channel::Channel;
-use crate::sys::region::Region;
+use crate::sys::region::{Region, prefault_program};
 use crate::sys::uring::{Refusal, Ring};
 use control::Control;
 use hall::Porter;
@@ -251,6 +251,8 @@ fn serve(setup: Setup) -> Result<(), Fault> {
         }
     }
     let writer = ring.as_ref().map(|region| Writer::attach(region.words())).transpose()?;
+    metrics.prefault();
+    prefault_program();
     let metrics = Rc::new(metrics);
     let table = Table::attach(metrics.words())?;
     let block = table.block(worker_block(options.slot, which));
@@ -258,7 +260,6 @@ fn serve(setup: Setup) -> Result<(), Fault> {
     let now = clock::now();
     block.born(std::process::id(), now.unix_us, now.mono_ns);
     let shown: Vec<(usize, usize, Region)> = shown_rings.iter().filter_map(view_ring).collect();
-    block.touch();
     let mut desk = Desk::new(options.app, options.routes.clone(), writer, table, block);
     desk.show_rings(shown.iter().map(|(slot, which, region)| (*slot, *which, region.words())).collect());
     let control = Control::new(channel, &options).followed_in(Rc::clone(&metrics));
