@@ -196,8 +196,13 @@ fn the_package_lives_under_systemd() {
         ("the sandbox lets through what it must", the_sandbox_lets_through_what_it_must),
         ("a reload takes a good file and no bad one", a_reload_takes_a_good_file_and_no_bad_one),
         ("a killed master is replaced and nobody notices", a_killed_master_is_replaced_and_nobody_notices),
+        ("an upgrade is the same service with another program", an_upgrade_is_the_same_service),
         ("a restart fails nothing behind HAProxy", a_restart_fails_nothing_behind_haproxy),
         ("a stop is within its time and leaves nobody", a_stop_is_within_its_time_and_leaves_nobody),
+        (
+            "a socket unit starts it, and keeps its queue in a restart",
+            a_socket_unit_starts_it_and_keeps_its_queue,
+        ),
     ];
     for (name, step) in steps {
         let begin = std::time::Instant::now();
@@ -349,6 +354,39 @@ fn a_killed_master_is_replaced_and_nobody_notices(machine: &Machine) {
     println!("  {outcome}");
     assert_eq!((outcome.failed(), outcome.turned_away), (0, 0), "{outcome}");
     assert_eq!(machine.get(9080, "/readyz").status, 200);
+}
+
+fn an_upgrade_is_the_same_service(machine: &Machine) {
+    let before = (machine.property("MainPID"), machine.child("assign/0"));
+    let load = machine.load(8080, 16, 500.0);
+    load.more(300);
+    machine.did(&["systemctl", "kill", "--kill-who=main", "--signal=USR2", "splitd"]);
+    wait_until("everybody to be replaced", || {
+        machine.journal(&["--output=cat"]).contains("event=workers_replaced")
+            && machine.child("assign/0").is_some_and(|pid| Some(pid) != before.1)
+    });
+    load.more(300);
+    let outcome = load.stop();
+    println!("  {outcome}");
+    assert_eq!((outcome.failed(), outcome.turned_away), (0, 0), "{outcome}");
+    assert_eq!((machine.property("MainPID"), machine.property("SubState")), (before.0, "running".into()));
+}
+
+fn a_socket_unit_starts_it_and_keeps_its_queue(machine: &Machine) {
+    assert_eq!(machine.did(&["systemd-analyze", "verify", "splitd.socket"]), "");
+    machine.did(&["systemctl", "start", "splitd.socket"]);
+    assert_eq!(machine.property("ActiveState"), "inactive", "nobody has asked yet");
+    assert_eq!(machine.get(8080, "/v1/assign?user_id=1").status, 200, "the first who asks starts it");
+    let load = machine.load(8080, 16, 500.0);
+    load.more(300);
+    for _ in 0..2 {
+        machine.did(&["systemctl", "restart", "splitd"]);
+        load.more(300);
+    }
+    let outcome = load.stop();
+    println!("  {outcome}");
+    assert_eq!((outcome.failed(), outcome.turned_away), (0, 0), "{outcome}");
+    machine.did(&["systemctl", "stop", "splitd.socket", "splitd.service"]);
 }
 
 fn a_restart_fails_nothing_behind_haproxy(machine: &Machine) {

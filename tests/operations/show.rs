@@ -2,7 +2,7 @@
 //! part of it with every run of the tests, the whole by `scripts/soak`.
 //!
 //! ```text
-//! scripts/soak show          50 reloads, 25 replacements at 5,000 requests/s, through HAProxy and directly
+//! scripts/soak show          50 reloads, 25 replacements, 3 upgrades at 5,000 requests/s, through HAProxy and directly
 //! scripts/soak run [S]       20,000 requests/s over 1,024 connections, reloads, a KILL a minute
 //! scripts/soak spread        how evenly HAProxy's pool falls on 8 workers
 //! scripts/soak reload        service times with reloads of 10,000 experiments and without
@@ -12,10 +12,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+
 use crate::generator::{Generator, Work};
 use crate::plans;
 use crate::proxy::{Proxy, Retries, has_haproxy};
-use crate::support::{Client, Daemon, Plan};
+use crate::support::{Client, Daemon, Plan, signal, wait_until};
 
 fn generator(port: u16, connections: usize, rate: f64) -> Generator {
     Generator::start(Work { port, connections, rate, network: None })
@@ -43,11 +45,12 @@ fn replace_workers(daemon: &Daemon) {
 }
 
 #[test]
-fn reloads_and_replacements_fail_nothing_directly_nor_behind_haproxy_without_retries() {
+fn reloads_replacements_and_upgrades_fail_nothing_directly_nor_behind_haproxy_without_retries() {
     if !has_haproxy() {
         return;
     }
     let (reloads, replacements) = (number("SPLITD_SHOW_RELOADS", 6), number("SPLITD_SHOW_REPLACEMENTS", 2));
+    let upgrades = number("SPLITD_SHOW_UPGRADES", 1);
     let rate = number("SPLITD_SHOW_RATE", 400) as f64;
     let mut daemon = Plan::new("auto", "edge.experiments.json").workers(2).set("drain_idle=1s").start();
     let proxy = Proxy::start(&[&daemon], Retries::None);
@@ -60,17 +63,27 @@ fn reloads_and_replacements_fail_nothing_directly_nor_behind_haproxy_without_ret
         if step < replacements {
             replace_workers(&daemon);
         }
+        if step < upgrades {
+            upgrade(&daemon);
+        }
         behind.more(rate as u64 / 10);
         direct.more(rate as u64 / 10);
     }
     let (behind, direct) = (behind.stop(), direct.stop());
-    println!("{reloads} reloads, {replacements} times every worker replaced");
+    println!("{reloads} reloads, {replacements} times every worker replaced, {upgrades} upgrades");
     println!("behind HAProxy: {behind}\ndirectly: {direct}");
     assert_eq!((behind.failed(), direct.failed()), (0, 0), "behind HAProxy {behind}; directly {direct}");
     assert_eq!((proxy.count("wretr"), proxy.count("wredis"), direct.turned_away), (0, 0, 0));
     assert!(daemon.metric("splitd_reloads_total") >= reloads);
     drop(proxy);
     assert_eq!(daemon.stop(), Some(0));
+}
+
+fn upgrade(daemon: &Daemon) {
+    let done = || daemon.log().matches("event=workers_replaced").count();
+    let before = done();
+    signal(daemon.master_pid(), Signal::SIGUSR2);
+    wait_until("everybody to be replaced", || done() > before);
 }
 
 /// Memory (proportional, KiB) and descriptors of each process, by name.
