@@ -158,7 +158,10 @@ impl Machine {
         // Its pid there is not its pid here.
         let list = self.did(&["cat", &format!("/proc/{main}/task/{main}/children")]);
         list.split_whitespace()
-            .find(|pid| self.did(&["cat", &format!("/proc/{pid}/comm")]) == name)
+            // One that has just ended has no name any more.
+            .find(|pid| {
+                self.run(&["cat", &format!("/proc/{pid}/comm")]).stdout.trim_ascii() == name.as_bytes()
+            })
             .map(|pid| pid.parse().unwrap())
     }
 
