@@ -202,10 +202,6 @@ fn the_package_lives_under_systemd() {
         ("an upgrade is the same service with another program", an_upgrade_is_the_same_service),
         ("a restart fails nothing behind HAProxy", a_restart_fails_nothing_behind_haproxy),
         ("a stop is within its time and leaves nobody", a_stop_is_within_its_time_and_leaves_nobody),
-        (
-            "a socket unit starts it, and keeps its queue in a restart",
-            a_socket_unit_starts_it_and_keeps_its_queue,
-        ),
     ];
     for (name, step) in steps {
         let begin = std::time::Instant::now();
@@ -373,23 +369,6 @@ fn an_upgrade_is_the_same_service(machine: &Machine) {
     println!("  {outcome}");
     assert_eq!((outcome.failed(), outcome.turned_away), (0, 0), "{outcome}");
     assert_eq!((machine.property("MainPID"), machine.property("SubState")), (before.0, "running".into()));
-}
-
-fn a_socket_unit_starts_it_and_keeps_its_queue(machine: &Machine) {
-    assert_eq!(machine.did(&["systemd-analyze", "verify", "splitd.socket"]), "");
-    machine.did(&["systemctl", "start", "splitd.socket"]);
-    assert_eq!(machine.property("ActiveState"), "inactive", "nobody has asked yet");
-    assert_eq!(machine.get(8080, "/v1/assign?user_id=1").status, 200, "the first who asks starts it");
-    let load = machine.load(8080, 16, 500.0);
-    load.more(300);
-    for _ in 0..2 {
-        machine.did(&["systemctl", "restart", "splitd"]);
-        load.more(300);
-    }
-    let outcome = load.stop();
-    println!("  {outcome}");
-    assert_eq!((outcome.failed(), outcome.turned_away), (0, 0), "{outcome}");
-    machine.did(&["systemctl", "stop", "splitd.socket", "splitd.service"]);
 }
 
 fn a_restart_fails_nothing_behind_haproxy(machine: &Machine) {
