@@ -15,7 +15,7 @@ mod tally;
 
 pub use health::agent_line;
 pub use shed::Shed;
-pub use tally::learn;
+pub use tally::{expect, learn};
 
 use crate::clock::Now;
 use crate::engine::assignment::{Decision, ExperimentIndex};

@@ -399,7 +399,12 @@ impl<'p> Plan<'p> {
 
     /// Whether an override, and not the unit's bucket, chose.
     pub fn is_forced(&self, chosen: &Chosen) -> bool {
-        self.variant(chosen).forced != 0
+        self.bucket_count(chosen) == 0
+    }
+
+    /// Buckets of the group; 0 if an override chose.
+    pub fn bucket_count(&self, chosen: &Chosen) -> u32 {
+        self.variant(chosen).bucket_count
     }
 
     #[inline]

@@ -352,9 +352,19 @@ impl Heritage {
     /// Gives the names of a plan their places among the counters.
     ///
     /// # Errors
-    /// If it is no sound plan.
-    pub fn learn(&self, plan: &Region) -> Result<(), String> {
+    /// If it is no sound plan, or such that somebody could change it.
+    pub fn learn(&self, image: &OwnedFd) -> Result<(), String> {
+        let plan = Region::map_sealed(image).map_err(|error| error.to_string())?;
         endpoint::learn(plan.bytes(), self.table()).map_err(|fault| fault.to_string())
+    }
+
+    /// All workers use a plan that was learned: from here on its shares are expected.
+    ///
+    /// # Errors
+    /// As of [`Heritage::learn`].
+    pub fn expect(&self, image: &OwnedFd) -> Result<(), String> {
+        let plan = Region::map_sealed(image).map_err(|error| error.to_string())?;
+        endpoint::expect(plan.bytes(), self.table()).map_err(|fault| fault.to_string())
     }
 
     /// Levels of a dead process say nothing any more; its counts stay. Only for

@@ -14,7 +14,6 @@ use super::{FAULT_LOG_COUNT_MAX, Master, Stage};
 use crate::clock;
 use crate::loader::{self, Origin, Report};
 use crate::metrics::Family;
-use crate::sys::region::Region;
 use crate::worker::Order;
 
 /// The plan that is handed to every worker.
@@ -105,11 +104,7 @@ impl Master {
                 Report::Plan { ticket, experiment_count, version, fingerprint, origin, since_s },
                 Some(image),
             ) => {
-                // What a worker maps must be such that nobody can change it.
-                let learned = Region::map_sealed(&image)
-                    .map_err(|error| error.to_string())
-                    .and_then(|plan| self.heritage.learn(&plan));
-                if let Err(error) = learned {
+                if let Err(error) = self.heritage.learn(&image) {
                     log::error!("event=plan_refused version={version:?} reason={error:?}");
                     self.plans.loader_spoke = false;
                     return;
@@ -174,6 +169,9 @@ impl Master {
         let taken_ns = clock::now().mono_ns;
         self.plans.in_force =
             Some(InForce { image, version, fingerprint, taken_ns, awaited, refusals: Vec::new() });
+        if !awaited {
+            self.expect_shares();
+        }
         self.notify(&[]);
         if self.rolls.stage == Stage::AwaitsPlan {
             self.rolls.stage = Stage::AwaitsLogger;
@@ -206,6 +204,16 @@ impl Master {
             plan.awaited = false;
             let after_ms = (clock::now().mono_ns - plan.taken_ns) / 1_000_000;
             log::info!("event=plan_in_force version={:?} everywhere_after_ms={after_ms}", plan.version);
+            self.expect_shares();
+        }
+    }
+
+    /// Every worker uses the plan in force, unless one refused: what is assigned from
+    /// here on is held against its shares.
+    pub(super) fn expect_shares(&self) {
+        let Some(plan) = self.plans.in_force.as_ref().filter(|plan| plan.refusals.is_empty()) else { return };
+        if let Err(error) = self.heritage.expect(&plan.image) {
+            log::error!("event=shares_unknown version={:?} reason={error:?}", plan.version);
         }
     }
 

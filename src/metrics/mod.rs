@@ -2,9 +2,8 @@
 //! families, and for each process one block of words that it alone writes.
 //!
 //! ```text
-//! region:    names that came with experiments, a block for every process, a board   table
-//! block:     header, cells of the families, cells of the names                      block
-//! what cells there are, and how they are read                                       families
+//! region   header | names that came with experiments | their shares | blocks | board
+//! block    header | cells of the families | cells of the names
 //! ```
 //! A worker slot owns two blocks, as it owns two rings: a successor counts on in
 //! the block that its predecessor is not draining on, and sums never go back.
@@ -20,6 +19,7 @@ pub mod histogram;
 pub mod names;
 pub mod pace;
 pub mod render;
+pub mod shares;
 mod table;
 
 pub use block::{Block, Life, State};

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! directory: count, text size | index: a hash table of places | entries | texts
-//! entry:     kind (1 bit) | size of the text (31) | where it begins, in words (32)
+//! entry:     kind (2 bits) | size of the text (30) | where it begins, in words (32)
 //! slot:      upper half of the hash (32) | place + 1 (32); 0 is free
 //! ```
 //! The master alone writes it, before a plan goes out to the workers; an entry is
@@ -20,7 +20,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 /// Places there are.
 pub const PLACE_COUNT: usize = 16_384;
 /// Cells of a block: one a place, and an `other` for each kind.
-pub const CELL_COUNT: usize = PLACE_COUNT + 2;
+pub const CELL_COUNT: usize = PLACE_COUNT + NameKind::ALL.len();
 
 const SLOT_COUNT: usize = 2 * PLACE_COUNT;
 const HEADER_WORDS: usize = 8;
@@ -40,10 +40,17 @@ pub enum NameKind {
     Assignment = 0,
     /// A declared attribute.
     Attribute = 1,
+    /// As [`NameKind::Assignment`], where an override chose.
+    Forced = 2,
+}
+
+impl NameKind {
+    /// All of them; an entry has two bits for its kind.
+    pub const ALL: [NameKind; 3] = [NameKind::Assignment, NameKind::Attribute, NameKind::Forced];
 }
 
 /// The cell of a name in every worker's block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Place(pub u16);
 
 impl Place {
@@ -105,7 +112,7 @@ impl<'r> Names<'r> {
             eight[..bytes.len()].copy_from_slice(bytes);
             word.store(u64::from_le_bytes(eight), Relaxed);
         }
-        let entry = (kind as u64) << 63 | (text.len() as u64) << 32 | begin as u64;
+        let entry = (kind as u64) << 62 | (text.len() as u64) << 32 | begin as u64;
         self.words[ENTRIES + place].store(entry, Relaxed);
         self.words[1].store((begin + word_count) as u64, Relaxed);
         self.words[0].store(place as u64 + 1, Release);
@@ -160,8 +167,8 @@ impl<'r> Names<'r> {
             return None;
         }
         let entry = self.words[ENTRIES + place].load(Relaxed);
-        let kind = if entry >> 63 == 0 { NameKind::Assignment } else { NameKind::Attribute };
-        let (size, begin) = ((entry >> 32 & 0x7FFF_FFFF) as usize, (entry & 0xFFFF_FFFF) as usize);
+        let kind = *NameKind::ALL.get((entry >> 62) as usize)?;
+        let (size, begin) = ((entry >> 32 & 0x3FFF_FFFF) as usize, (entry & 0xFFFF_FFFF) as usize);
         let words = self.words[TEXTS..].get(begin..begin.checked_add(size.div_ceil(8))?)?;
         Some((kind, size, words))
     }

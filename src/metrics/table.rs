@@ -1,14 +1,17 @@
 //! The region as a whole: its layout, and where each process finds its block.
 //!
 //! ```text
-//! magic | layout | block count | words a block | instance | retired | … | names | block 0 | … | board
+//! magic | layout | block count | words a block | instance | retired | … |
+//! names | shares | block 0 | … | board
 //! ```
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use super::Process;
 use super::block::{BLOCK_WORDS, Block};
 use super::board::{BOARD_WORDS, Board};
-use super::names::{self, Names};
+use super::names::{self, Names, Place};
+use super::shares::{self, Shares};
 
 /// The master's block.
 pub const MASTER_BLOCK: usize = 0;
@@ -28,12 +31,14 @@ pub const fn block_count(slot_count: usize) -> usize {
 }
 
 const MAGIC: u64 = 0x7370_6c69_7464_4d31; // "splitdM1"
-const LAYOUT: u64 = 4;
+const LAYOUT: u64 = 5;
 const REGION_HEADER_WORDS: usize = 8;
 /// Of the region's header: the word of the next instance's master.
 const AT_RETIRED: usize = 5;
-/// Where the blocks begin, behind the directory of names.
-const BLOCKS: usize = REGION_HEADER_WORDS + names::WORD_COUNT;
+/// Where the shares begin, behind the directory of names.
+const SHARES: usize = REGION_HEADER_WORDS + names::WORD_COUNT;
+/// Where the blocks begin.
+const BLOCKS: usize = SHARES + shares::WORD_COUNT;
 
 /// Bytes of a region for so many blocks.
 #[must_use]
@@ -133,7 +138,20 @@ impl<'r> Table<'r> {
     /// The names that came with experiments.
     #[must_use]
     pub fn names(&self) -> Names<'r> {
-        Names::new(&self.words[REGION_HEADER_WORDS..BLOCKS])
+        Names::new(&self.words[REGION_HEADER_WORDS..SHARES])
+    }
+
+    /// What shares of their experiments' assignments they should have.
+    #[must_use]
+    pub fn shares(&self) -> Shares<'r> {
+        Shares::new(&self.words[SHARES..BLOCKS])
+    }
+
+    /// What the workers have counted of a name, all together.
+    #[must_use]
+    pub fn get_named(&self, place: Place) -> u64 {
+        let workers = self.blocks().filter(|block| block.process() == Some(Process::Worker));
+        workers.fold(0, |sum, block| sum.wrapping_add(block.get_named(place)))
     }
 
     /// How many blocks there are.

@@ -5,6 +5,7 @@
 
 use serde_json::{Value, json};
 
+use super::assignments::{Assignments, Experiment};
 use super::snapshot::{Pool, ProcessView, RingView, Snapshot};
 use crate::metrics::audit::Audit;
 use crate::metrics::{FAMILIES, Kind, Process, Row, cell_count, cell_labels};
@@ -25,6 +26,7 @@ pub fn json(snapshot: &Snapshot) -> Value {
         },
         "processes": snapshot.processes.iter().map(process).collect::<Vec<_>>(),
         "pools": snapshot.pools.iter().map(pool).collect::<Vec<_>>(),
+        "assignments": assignments(&snapshot.assignments),
         "rings": snapshot.rings.iter().map(ring).collect::<Vec<_>>(),
         "law": law(&snapshot.audit),
         "metrics": metrics(snapshot),
@@ -55,6 +57,27 @@ fn process(view: &ProcessView) -> Value {
 
 fn pool(pool: &Pool) -> Value {
     json!({ "name": pool.name, "slots": pool.slots, "connections_busiest_ratio": pool.spread() })
+}
+
+fn assignments(assignments: &Assignments) -> Value {
+    let experiment = |experiment: &Experiment| {
+        json!({
+            "experiment": experiment.name,
+            "count": experiment.count(),
+            "groups": experiment.groups.iter().map(|group| json!({
+                "group": group.name,
+                "count": group.count,
+                "share": experiment.share(group),
+                "expected": group.expected,
+            })).collect::<Vec<_>>(),
+            "p": experiment.p(),
+            "mismatch": experiment.is_mismatched(),
+        })
+    };
+    json!({
+        "experiments": assignments.foremost().into_iter().map(experiment).collect::<Vec<_>>(),
+        "other": assignments.other,
+    })
 }
 
 fn ring(view: &RingView) -> Value {

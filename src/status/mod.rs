@@ -10,6 +10,7 @@
 //! Nothing is asked of any process of the instance, so it works on one that is
 //! stuck or dead, and says so: each process writes down when it last turned.
 
+pub mod assignments;
 pub mod json;
 pub mod rates;
 pub mod snapshot;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::assignments::Experiment;
 use super::snapshot::{Pool, Snapshot};
 use crate::metrics::Family;
 use crate::metrics::histogram::Histogram;
@@ -54,6 +55,14 @@ impl<'s> Rates<'s> {
     #[must_use]
     pub fn instance(&self, family: Family) -> f64 {
         self.a_second(self.earlier.instance.total(family), self.later.instance.total(family))
+    }
+
+    /// What was assigned in an experiment each second.
+    #[must_use]
+    pub fn assigned(&self, experiment: &Experiment) -> f64 {
+        let mut earlier = self.earlier.assignments.experiments.iter();
+        let before = earlier.find(|known| known.name == experiment.name).map_or(0, Experiment::count);
+        self.a_second(before, experiment.count())
     }
 
     /// Requests a process answered each second.

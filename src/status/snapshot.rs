@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use super::assignments::Assignments;
 use crate::clock::Now;
 use crate::exposure::ring::{Account, RingFault};
 use crate::metrics::audit::Audit;
@@ -142,6 +143,8 @@ pub struct Snapshot {
     pub pools: Vec<Pool>,
     /// What master and logger count.
     pub instance: Pool,
+    /// What was assigned, by experiment and group.
+    pub assignments: Assignments,
     /// Its rings.
     pub rings: Vec<RingView>,
     /// What became of its exposures.
@@ -182,6 +185,7 @@ impl Snapshot {
             processes,
             pools,
             instance,
+            assignments: Assignments::read(table),
             rings: rings.iter().map(ring).collect(),
             audit: Audit::read(table),
             log: table.board().lines(),

@@ -36,6 +36,7 @@ pub fn write(snapshot: &Snapshot, out: &mut impl Write) -> fmt::Result {
         write_process(process, out)?;
     }
 
+    write_assignments(snapshot, out)?;
     write_exposures(snapshot, out)?;
     if !snapshot.log.is_empty() {
         writeln!(out, "\nlast lines of the log")?;
@@ -84,6 +85,43 @@ fn write_process(process: &ProcessView, out: &mut impl Write) -> fmt::Result {
         write!(out, "{:>13}{:>14}", process.connections, Count(process.requests).to_string())?;
     }
     writeln!(out)
+}
+
+/// Experiments that are shown.
+const EXPERIMENT_COUNT: usize = 10;
+
+fn write_assignments(snapshot: &Snapshot, out: &mut impl Write) -> fmt::Result {
+    let foremost = snapshot.assignments.foremost();
+    let shown: Vec<_> = foremost.iter().filter(|experiment| experiment.count() > 0).collect();
+    if shown.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "\n{:<28}{:<20}{:>14}{:>10}{:>10}",
+        "experiment", "group", "assigned", "share", "expected"
+    )?;
+    for experiment in shown.iter().take(EXPERIMENT_COUNT) {
+        let mut name = experiment.name.as_str();
+        for group in &experiment.groups {
+            writeln!(
+                out,
+                "{name:<28}{:<20}{:>14}{:>9.2}%{:>9.2}%",
+                group.name,
+                Count(group.count).to_string(),
+                100.0 * experiment.share(group),
+                100.0 * group.expected,
+            )?;
+            name = "";
+        }
+        if experiment.is_mismatched() {
+            writeln!(out, "! shares of {} are not as expected, {}", experiment.name, Chance(experiment.p()))?;
+        }
+    }
+    if shown.len() > EXPERIMENT_COUNT {
+        writeln!(out, "{} more with --json", shown.len() - EXPERIMENT_COUNT)?;
+    }
+    Ok(())
 }
 
 fn write_exposures(snapshot: &Snapshot, out: &mut impl Write) -> fmt::Result {
@@ -146,6 +184,20 @@ impl Display for Span {
             seconds => format!("{} d", seconds / 86_400),
         };
         f.pad(&text)
+    }
+}
+
+/// How probable something is by chance.
+pub struct Chance(pub Option<f64>);
+
+impl Display for Chance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            None => f.pad(""),
+            Some(p) if p < 1e-9 => f.pad("p < 1e-9"),
+            Some(p) if p < 1e-3 => f.pad(&format!("p = {p:.0e}")),
+            Some(p) => f.pad(&format!("p = {p:.3}")),
+        }
     }
 }
 

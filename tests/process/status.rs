@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::support::{Client, Daemon, Plan, post, signal, splitd, wait_until};
+use crate::support::{Client, Daemon, Plan, signal, splitd, wait_until};
 
 fn runtime_dir(daemon: &Daemon) -> String {
     format!("runtime_dir={}", daemon.directory.path().join("run").display())
@@ -100,6 +100,77 @@ fn status_says_the_same_from_memory_and_by_http() {
     assert_eq!(daemon.stop(), Some(0));
     let (code, json) = status_json(&daemon);
     assert_eq!((code, &json["state"]), (Some(1), &"gone".into()), "the memory outlives it");
+}
+
+/// An experiment of ten buckets: so many for `small`, the rest for `large`.
+fn uneven(version: &str, small: u32) -> String {
+    let large = 10 - small;
+    format!(
+        r#"{{"version": "{version}", "layers": {{"l": {{"salt": "s", "unit": "user_id", "buckets": 10}}}},
+            "experiments": [{{"id": 1, "run_id": 1, "name": "sizes", "layer": "l",
+                "groups": [{{"name": "small", "blocks": [[0, {small}]]}}, {{"name": "large", "blocks": [[{small}, {large}]]}}],
+                "overrides": {{"user_id": {{"tester": "small"}}}}}}]}}"#
+    )
+}
+
+fn start_uneven() -> Daemon {
+    let directory = tempfile::tempdir().unwrap();
+    let experiments = directory.path().join("experiments.json");
+    std::fs::write(&experiments, uneven("uneven-1", 1)).unwrap();
+    Plan { experiments, ..Plan::new("auto", "").workers(2) }.start()
+}
+
+/// Asks for every user; how many are in `small`.
+fn ask(daemon: &Daemon, users: impl Iterator<Item = String>) -> u64 {
+    let mut client = Client::connect(daemon.assign());
+    let mut is_small = |user: &String| {
+        let answer = client.get(&format!("/v1/assign?user_id={user}"));
+        answer.json()["assignments"]["sizes"] == "small"
+    };
+    users.filter(|user| is_small(user)).count() as u64
+}
+
+#[test]
+fn assignments_are_held_against_the_shares_that_groups_should_have() {
+    let daemon = start_uneven();
+    let mut found = Value::Null;
+    let mut wait_for = |count: u64| {
+        wait_until(&format!("{count} are counted"), || {
+            found = status_json(&daemon).1["assignments"]["experiments"][0].clone();
+            found["count"] == count
+        });
+        found.clone()
+    };
+    let small = ask(&daemon, (0..1000).map(|user| user.to_string()));
+    // Forced ones say nothing of the buckets.
+    assert_eq!(ask(&daemon, (0..50).map(|_| "tester".to_owned())), 50);
+    let even = wait_for(1000);
+    let groups = serde_json::json!([
+        {"group": "small", "count": small, "share": small as f64 / 1000.0, "expected": 0.1},
+        {"group": "large", "count": 1000 - small, "share": (1000 - small) as f64 / 1000.0, "expected": 0.9},
+    ]);
+    assert_eq!((&even["experiment"], &even["groups"]), (&"sizes".into(), &groups));
+    assert_eq!(even["mismatch"], false, "{even}");
+
+    // A unit that makes much of the traffic.
+    let robot = (0..).map(|user| user.to_string()).find(|user| ask(&daemon, [user.clone()].into_iter()) == 1);
+    let robot = robot.unwrap();
+    let asked = 1000 + robot.parse::<u64>().unwrap() + 1;
+    assert_eq!(ask(&daemon, (0..200).map(|_| robot.clone())), 200);
+    let uneven_now = wait_for(asked + 200);
+    assert!(uneven_now["mismatch"] == true && uneven_now["p"].as_f64().unwrap() < 0.001, "{uneven_now}");
+    let text = String::from_utf8(status(&daemon, &[]).stdout).unwrap();
+    assert!(text.contains("! shares of sizes are not as expected, p "), "{text}");
+    let by_http = Client::connect(daemon.admin()).get("/v1/status").json();
+    assert_eq!(by_http["assignments"]["experiments"][0], uneven_now);
+
+    // Other blocks: what was assigned by the old ones is not held against them.
+    std::fs::write(daemon.directory.path().join("experiments.json"), uneven("uneven-2", 4)).unwrap();
+    signal(daemon.master_pid(), Signal::SIGHUP);
+    let fresh = wait_for(0);
+    assert_eq!((&fresh["groups"][0]["expected"], &fresh["mismatch"]), (&0.4.into(), &false.into()));
+    let small = ask(&daemon, (0..100).map(|user| user.to_string()));
+    assert_eq!(wait_for(100)["groups"][0]["count"], small);
 }
 
 #[test]
@@ -204,9 +275,12 @@ impl Drop for Top {
 
 #[test]
 fn top_draws_in_a_terminal_also_when_the_daemon_stands_still() {
-    let mut daemon = Plan::new("auto", "edge.experiments.json").start();
+    let mut daemon = start_uneven();
     let Some(mut top) = Top::start(&daemon) else { return };
-    for text in ["ready", "edge-1", "assign/0", "running", "requests/s", "slot", "quit"] {
+    ask(&daemon, (0..100).map(|user| user.to_string()));
+    for text in
+        ["ready", "uneven-1", "assign/0", "running", "requests/s", "slot", "sizes", "of 10.0 %", "quit"]
+    {
         top.wait_for(text);
     }
     let pids = stop_all(&daemon);
@@ -241,14 +315,8 @@ fn the_page_is_one_file_that_asks_nobody_else() {
 
 #[test]
 fn the_page_draws_in_a_browser() {
-    let daemon = Plan::new("auto", "edge.experiments.json").workers(2).start();
-    let mut client = Client::connect(daemon.assign());
-    for user in 0..200 {
-        assert!(
-            client.send(post("/v1/assign", &format!(r#"{{"units":{{"user_id":"{user}"}}}}"#)).as_bytes())
-        );
-        assert_eq!(client.receive().unwrap().status, 200);
-    }
+    let daemon = start_uneven();
+    ask(&daemon, (0..200).map(|user| user.to_string()));
     let profile = tempfile::tempdir().unwrap();
     let browser = Command::new("chromium")
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
@@ -265,13 +333,15 @@ fn the_page_draws_in_a_browser() {
     let dom = String::from_utf8_lossy(&output.stdout);
     for part in [
         r#"<span class="badge ready" id="state">ready</span>"#,
-        "edge-1",
+        "uneven-1",
         "assign/0",
         "assign/1",
         "admin/0",
         r#"<span class="state running">running</span>"#,
         "event=experiments_taken",
         "delivered  200",
+        r#"<h3>sizes<span>200</span></h3>"#,
+        "% of 10.0 %",
     ] {
         assert!(dom.contains(part), "`{part}` is not in the page:\n{dom}");
     }

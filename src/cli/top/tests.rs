@@ -4,6 +4,8 @@ use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
 use super::*;
+use crate::metrics::names::{NameKind, Place};
+use crate::metrics::shares::Share;
 use crate::metrics::{Family, State, request_cell, worker_block};
 use crate::status::snapshot::tests::{Fixture, NOW};
 
@@ -25,6 +27,14 @@ fn busy() -> (Fixture, View) {
         block.add_at(Family::Requests, request_cell(0, 200), requests);
         block.record_at(Family::ServiceTime, 0, 20_000, requests);
         block.set(Family::Connections, 5 - slot as u64);
+    }
+    let table = fixture.table();
+    for (place, name, buckets, count) in
+        [(0, r#""sizes":"small""#, 1, 300), (1, r#""sizes":"large""#, 9, 700)]
+    {
+        table.names().learn(NameKind::Assignment, name.as_bytes());
+        table.shares().expect(Place(place), Share { group: buckets, experiment: 10 }, 0);
+        table.block(worker_block(0, 0)).add_named(Place(place), count);
     }
     let later = NOW.plus(Duration::from_secs(2));
     for index in 0..8 {
@@ -52,6 +62,9 @@ fn the_screen_shows_pools_processes_rings_and_keys() {
     assert!(line("assign/1").contains("3,500") && line("assign/1").ends_with("7,000"));
     assert!(line("slot 0").contains("█"));
     assert!(line("sink").contains("0 errors"));
+    let sizes = ["sizes", "500", "1,000", "MISMATCH", "p", "<", "1e-9"];
+    assert_eq!(fields(line("sizes"))[..7], sizes);
+    assert!(line("sizes").contains("small 30.0 of 10.0 %  large 70.0 of 90.0 %"), "{}", line("sizes"));
     assert!(screen.last().unwrap().contains("q quit"));
 }
 

@@ -6,6 +6,7 @@
 //! pool     workers  requests/s  p50  p99  p99.9  queue  stall  …         pools
 //! process  pid  state  up  turned  restarts  connections  requests/s     processes
 //! ring     …                                                             rings and sink
+//! experiment  assigned/s  assigned  control 50.1 of 50.0 % …             those with most
 //! …                                                                      log
 //! q quit  p pause  s sort …                                              keys
 //! ```
@@ -19,11 +20,15 @@ use ratatui::text::{Line, Span as Words};
 use ratatui::widgets::{Cell, Paragraph, Row, Sparkline, Table};
 
 use crate::metrics::{Family, Process, ROUTES, STATUSES};
-use crate::status::text::{Count, Span};
+use crate::status::assignments::Experiment;
+use crate::status::text::{Chance, Count, Span};
 use crate::status::{Health, Pool, ProcessView, Rates, RingView, Snapshot};
 
 /// Looks that the curve of requests remembers.
 const HISTORY_COUNT: usize = 240;
+
+/// Experiments that are shown.
+const EXPERIMENT_COUNT: usize = 5;
 
 /// By what the workers are sorted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +95,9 @@ impl View {
     pub(super) fn draw(&self, frame: &mut Frame<'_>) {
         let complaints = self.complaints();
         let rings: Vec<&RingView> = self.now.rings.iter().filter(|ring| is_used(ring)).collect();
+        let mut experiments = self.now.assignments.foremost();
+        experiments.retain(|experiment| experiment.count() > 0);
+        experiments.truncate(EXPERIMENT_COUNT);
         let height = |rows: usize| rows as u16 + 1;
         let heights = [
             1,
@@ -98,6 +106,7 @@ impl View {
             3,
             height(self.now.processes.len()),
             if rings.is_empty() { 1 } else { height(rings.len()) + 1 },
+            if experiments.is_empty() { 0 } else { height(experiments.len()) },
         ];
         let parts = Layout::vertical(
             heights.map(Constraint::Length).into_iter().chain([Constraint::Min(0), Constraint::Length(1)]),
@@ -112,8 +121,9 @@ impl View {
         self.draw_history(frame, parts[3]);
         self.draw_processes(frame, parts[4]);
         self.draw_rings(&rings, frame, parts[5]);
-        self.draw_log(frame, parts[6]);
-        frame.render_widget(self.keys(), parts[7]);
+        self.draw_experiments(&experiments, frame, parts[6]);
+        self.draw_log(frame, parts[7]);
+        frame.render_widget(self.keys(), parts[8]);
     }
 
     fn complaints(&self) -> Vec<String> {
@@ -279,6 +289,25 @@ impl View {
         frame.render_widget(line, sink);
     }
 
+    fn draw_experiments(&self, experiments: &[&Experiment], frame: &mut Frame<'_>, area: Rect) {
+        if experiments.is_empty() {
+            return;
+        }
+        let rates = self.rates();
+        let rows = experiments.iter().map(|experiment| {
+            let rate = rates.map_or(0.0, |rates| rates.assigned(experiment));
+            Row::new([
+                Cell::from(experiment.name.clone()),
+                right(Count(rate.round() as u64)),
+                right(Count(experiment.count())),
+                Cell::from(shares(experiment)),
+            ])
+        });
+        let widths =
+            [Constraint::Length(24), Constraint::Length(10), Constraint::Length(14), Constraint::Min(0)];
+        frame.render_widget(table(&["experiment", "assigned/s", "assigned", ""], rows, &widths), area);
+    }
+
     fn draw_log(&self, frame: &mut Frame<'_>, area: Rect) {
         let from = self.now.log.len().saturating_sub(usize::from(area.height));
         let lines = self.now.log.iter().skip(from).map(|line| {
@@ -349,6 +378,20 @@ fn ring_cells(ring: &RingView) -> Vec<Cell<'static>> {
         if account.lost > 0 { lost.yellow() } else { lost },
         right(account.corrupt),
     ]
+}
+
+/// Each group's share, and what it should be.
+fn shares(experiment: &Experiment) -> Line<'static> {
+    let mut words = Vec::new();
+    if experiment.is_mismatched() {
+        words.push(Words::from(format!("MISMATCH {}  ", Chance(experiment.p()))).red().bold());
+    }
+    for group in &experiment.groups {
+        words.push(Words::from(format!("{} ", group.name)));
+        words.push(Words::from(format!("{:.1}", 100.0 * experiment.share(group))).bold());
+        words.push(Words::from(format!(" of {:.1} %  ", 100.0 * group.expected)).dim());
+    }
+    Line::from(words)
 }
 
 fn table<'a>(head: &[&'static str], rows: impl Iterator<Item = Row<'a>>, widths: &[Constraint]) -> Table<'a> {

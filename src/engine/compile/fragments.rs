@@ -117,6 +117,7 @@ impl<'c> Variants<'c> {
             let answer = answer(experiment, group);
             let exposure = exposure(experiment, group, &catalog.unit_kinds[unit_kind], forced_by.is_some());
             let both = text.push(&[&answer[..], &exposure].concat());
+            let bucket_count: u32 = experiment.groups[group].blocks.iter().map(|block| block.count).sum();
             let payload = *payloads.entry((experiment_index, group)).or_insert_with(|| {
                 payload(experiment, group).map_or(Span::default(), |bytes| text.push(&bytes))
             });
@@ -125,7 +126,7 @@ impl<'c> Variants<'c> {
                 exposure_size: exposure.len() as u32,
                 experiment: experiment_index as u32,
                 group: group as u32,
-                forced: u32::from(forced_by.is_some()),
+                bucket_count: if forced_by.is_some() { 0 } else { bucket_count },
                 payload,
             });
             records.len() as u32 - 1

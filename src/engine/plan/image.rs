@@ -24,7 +24,7 @@ use crate::engine::segment::Leaf;
 /// The first bytes of every plan.
 pub(in crate::engine) const MAGIC: [u8; 8] = *b"splitd\0P";
 /// How the bytes behind the magic are to be read.
-pub(in crate::engine) const LAYOUT_VERSION: u32 = 3;
+pub(in crate::engine) const LAYOUT_VERSION: u32 = 4;
 /// In place of an index: there is none.
 pub(in crate::engine) const NONE: u32 = u32::MAX;
 
@@ -95,8 +95,8 @@ pub(in crate::engine) struct VariantRecord {
     pub exposure_size: u32,
     pub experiment: u32,
     pub group: u32,
-    /// 1 if an override chose.
-    pub forced: u32,
+    /// Buckets it is drawn for; 0 if an override chose.
+    pub bucket_count: u32,
     /// Size 0: no payload.
     pub payload: Span,
 }

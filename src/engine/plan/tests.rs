@@ -81,6 +81,10 @@ fn assert_fragments(plan: &Plan<'_>, catalog: &Catalog, chosen: &Chosen, assigne
     let group = &experiment.groups[assigned.group];
     assert_eq!((chosen.experiment.0 as usize, chosen.group as usize), (assigned.experiment, assigned.group));
     assert_eq!(plan.is_forced(chosen), assigned.forced_by.is_some());
+    if assigned.forced_by.is_none() {
+        let bucket_count: u32 = group.blocks.iter().map(|block| block.count).sum();
+        assert_eq!(plan.bucket_count(chosen), bucket_count);
+    }
     let (experiment_json, group_json) = (plan.experiment_json(chosen.experiment), plan.group_json(chosen));
     assert_eq!((string(experiment_json), string(group_json)), (experiment.name.clone(), group.name.clone()));
     assert_eq!(plan.answer_fragment(chosen), [experiment_json, b":", group_json].concat());

@@ -185,6 +185,7 @@ impl Verifier<'_, '_> {
             in_turn
                 && behind_name(variant.answer)
                 && end <= self.tables.text.len() as u64
+                && variant.bucket_count <= BUCKET_COUNT_MAX
                 && (variant.payload.size == 0 || behind_name(variant.payload))
         })
     }
