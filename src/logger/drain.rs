@@ -393,7 +393,7 @@ impl<'m> Drain<'m> {
         self.metrics.set(Family::ExposuresInFlight, counts.under_way.load(Relaxed));
         self.metrics.set(Family::SinkStalled, counts.stalled.load(Relaxed).into());
         let spool = *counts.spool.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(SpoolState { taken, books, count, size, oldest_us }) = spool {
+        if let Some(SpoolState { taken, books, count, size, size_max, oldest_us }) = spool {
             self.metrics.set(Family::SpoolTaken, taken);
             self.metrics.set(Family::ExposuresReplayed, books.delivered);
             self.metrics.set_at(Family::ExposuresRejected, FROM_SPOOL, books.rejected);
@@ -403,6 +403,7 @@ impl<'m> Drain<'m> {
             }
             self.metrics.set(Family::ExposuresInSpool, count);
             self.metrics.set(Family::SpoolBytes, size);
+            self.metrics.set(Family::SpoolSizeMax, size_max);
             self.metrics.set(Family::SpoolOldest, oldest_us / 1_000_000);
         }
     }

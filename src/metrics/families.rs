@@ -92,6 +92,7 @@ pub enum Family {
     SpoolCorrupt,
     ExposuresInSpool,
     SpoolBytes,
+    SpoolSizeMax,
     SpoolOldest,
     Restarts,
     LoggerRestarts,
@@ -491,6 +492,14 @@ pub const FAMILIES: &[Row] = &[
         &[],
     ),
     row(Family::SpoolBytes, Logger, Gauge, "splitd_spool_bytes", "Bytes of the spool's segments.", &[]),
+    row(
+        Family::SpoolSizeMax,
+        Logger,
+        Gauge,
+        "splitd_spool_size_max_bytes",
+        "The most that they may be, as it is set; 0 where there is no spool.",
+        &[],
+    ),
     row(
         Family::SpoolOldest,
         Logger,

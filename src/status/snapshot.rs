@@ -69,6 +69,21 @@ pub struct RingView {
     pub account: Result<Account, RingFault>,
 }
 
+/// The spool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpoolView {
+    /// Bytes of its segments.
+    pub size: u64,
+    /// The most they may be.
+    pub size_max: u64,
+    /// Exposures that wait in it.
+    pub waiting: u64,
+    /// How long the oldest of them has been there, about.
+    pub oldest_age: Option<Duration>,
+    /// Exposures that went from it undelivered, at a bound, since it was made.
+    pub evicted: u64,
+}
+
 /// The cells of one pool's workers, or of master and logger, summed as
 /// `/metrics` does.
 #[derive(Debug, Clone, PartialEq)]
@@ -209,6 +224,39 @@ impl Snapshot {
     #[must_use]
     pub fn experiment_count(&self) -> u64 {
         self.pools.iter().map(|pool| pool.value(Family::PlanExperiments, 0)).max().unwrap_or(0)
+    }
+
+    /// The spool, where there is one.
+    #[must_use]
+    pub fn spool(&self) -> Option<SpoolView> {
+        let of = |family| self.instance.total(family);
+        let oldest_us = i64::try_from(of(Family::SpoolOldest)).unwrap_or(0) * 1_000_000;
+        let age_us = u64::try_from(self.taken.unix_us - oldest_us).unwrap_or(0);
+        (of(Family::SpoolSizeMax) > 0).then(|| SpoolView {
+            size: of(Family::SpoolBytes),
+            size_max: of(Family::SpoolSizeMax),
+            waiting: of(Family::ExposuresInSpool),
+            oldest_age: (oldest_us > 0).then(|| Duration::from_micros(age_us)),
+            evicted: of(Family::SpoolEvicted),
+        })
+    }
+
+    /// Whether the sink is away, as far as one sees.
+    #[must_use]
+    pub fn sink_is_away(&self) -> bool {
+        self.instance.total(Family::SinkStalled) > 0
+    }
+
+    /// How long the sink took to answer for what it was sent, on average since
+    /// `earlier` (or ever); none where it has not, or needs not.
+    #[must_use]
+    pub fn sink_delay(&self, earlier: Option<&Snapshot>) -> Option<Duration> {
+        let since = |family| {
+            let before = earlier.map_or(0, |earlier| earlier.instance.total(family));
+            self.instance.total(family).saturating_sub(before)
+        };
+        let average_us = since(Family::SinkConfirmationTime).checked_div(since(Family::SinkConfirmations));
+        average_us.map(Duration::from_micros)
     }
 
     /// What is not as it should be, as sentences; none where all is in order.
@@ -552,6 +600,37 @@ pub(crate) mod tests {
         assert_eq!(json["metrics"]["splitd_instance_state"], serde_json::json!([{"value": 1}]));
         assert_eq!(json["processes"][2]["name"], "assign/0");
         assert_eq!(json["rings"][0]["committed"], 1);
+    }
+
+    #[test]
+    fn the_spool_and_the_sink_are_told_where_there_are_any() {
+        let fixture = Fixture::new();
+        let logger = fixture.table().block(LOGGER_BLOCK);
+        logger.set_at(Family::ExposuresDelivered, 0, 7);
+        let before = fixture.look(NOW);
+        assert_eq!((before.spool(), before.sink_delay(None), before.sink_is_away()), (None, None, false));
+        logger.set(Family::SpoolSizeMax, 8_000_000_000);
+        logger.set(Family::SpoolBytes, 2_000_000_000);
+        logger.set(Family::ExposuresInSpool, 1_234);
+        logger.set(Family::SpoolOldest, NOW.unix_us as u64 / 1_000_000 - 180);
+        logger.set_at(Family::SpoolEvicted, 1, 9);
+        logger.set(Family::SinkStalled, 1);
+        logger.set(Family::SinkConfirmations, 10);
+        logger.set(Family::SinkConfirmationTime, 200_000);
+        let snapshot = fixture.look(NOW);
+        let mut text = String::new();
+        super::super::text::write(&snapshot, &mut text).unwrap();
+        for line in [
+            "sink            7 delivered, 0 B, 0 errors, 0 rejected, 0 evicted, answers after 20 ms, AWAY\n",
+            "spool           2.0 GB of 8.0 GB, 1,234 exposures, the oldest for 3 min, 9 evicted\n",
+        ] {
+            assert!(text.contains(line), "`{line}` is not in\n{text}");
+        }
+        // Since a look, of what came since.
+        logger.add(Family::SinkConfirmations, 2);
+        logger.add(Family::SinkConfirmationTime, 8_000);
+        let delay = fixture.look(NOW).sink_delay(Some(&snapshot));
+        assert_eq!(delay, Some(Duration::from_millis(4)));
     }
 
     #[test]

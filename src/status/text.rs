@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Write};
 use std::time::Duration;
 
-use super::snapshot::{Health, ProcessView, Snapshot};
+use super::snapshot::{Health, ProcessView, Snapshot, SpoolView};
 use crate::metrics::{Family, Process};
 
 /// Writes the whole of it.
@@ -160,23 +160,69 @@ fn write_exposures(snapshot: &Snapshot, out: &mut impl Write) -> fmt::Result {
         Count(audit.lost()),
         Count(audit.unaccounted()),
     )?;
-    let of = |family| Count(snapshot.instance.total(family));
-    writeln!(
-        out,
-        "sink            {} delivered, {} bytes, {} errors, {} evicted",
-        of(Family::ExposuresDelivered),
-        of(Family::SinkBytes),
-        of(Family::SinkErrors),
-        of(Family::ExposuresEvicted),
-    )
+    writeln!(out, "sink            {}", Sink(snapshot, None))?;
+    match snapshot.spool() {
+        Some(spool) => writeln!(out, "spool           {spool}"),
+        None => Ok(()),
+    }
 }
 
-/// A duration as one says it: `0.2 s`, `12 s`, `5 min`, `3 h`, `9 d`.
+/// What the sink has done, and how long it took to answer since the earlier look.
+pub struct Sink<'s>(pub &'s Snapshot, pub Option<&'s Snapshot>);
+
+impl Display for Sink<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Sink(snapshot, earlier) = self;
+        let of = |family| snapshot.instance.total(family);
+        write!(
+            f,
+            "{} delivered, {}, {} errors, {} rejected, {} evicted",
+            Count(of(Family::ExposuresDelivered) + of(Family::ExposuresReplayed)),
+            Size(of(Family::SinkBytes)),
+            Count(of(Family::SinkErrors)),
+            Count(of(Family::ExposuresRejected)),
+            Count(of(Family::ExposuresEvicted)),
+        )?;
+        if let Some(delay) = snapshot.sink_delay(*earlier) {
+            write!(f, ", answers after {}", Span(delay))?;
+        }
+        f.write_str(if snapshot.sink_is_away() { ", AWAY" } else { "" })
+    }
+}
+
+impl Display for SpoolView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}, {} exposures", Size(self.size), Size(self.size_max), Count(self.waiting))?;
+        if let Some(age) = self.oldest_age {
+            write!(f, ", the oldest for {}", Span(age))?;
+        }
+        write!(f, ", {} evicted", Count(self.evicted))
+    }
+}
+
+/// Bytes as one says them: `999 B`, `1.2 kB`, `3.4 GB`.
+pub struct Size(pub u64);
+
+impl Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let size = self.0 as f64;
+        let text = match self.0 {
+            0..1_000 => format!("{size} B"),
+            1_000..1_000_000 => format!("{:.1} kB", size / 1e3),
+            1_000_000..1_000_000_000 => format!("{:.1} MB", size / 1e6),
+            _ => format!("{:.1} GB", size / 1e9),
+        };
+        f.pad(&text)
+    }
+}
+
+/// A duration as one says it: `12 ms`, `0.2 s`, `12 s`, `5 min`, `3 h`, `9 d`.
 pub struct Span(pub Duration);
 
 impl Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match self.0.as_secs() {
+            0 if self.0.as_millis() < 100 => format!("{} ms", self.0.as_millis()),
             0..10 => format!("{:.1} s", self.0.as_secs_f64()),
             seconds @ 10..120 => format!("{seconds} s"),
             seconds @ 120..7_200 => format!("{} min", seconds / 60),
@@ -226,8 +272,12 @@ mod tests {
     fn spans_and_counts_are_as_one_says_them() {
         let span = |seconds: f64| Span(Duration::from_secs_f64(seconds)).to_string();
         assert_eq!(
-            [span(0.25), span(12.0), span(150.0), span(7_200.0), span(900_000.0)],
-            ["0.2 s", "12 s", "2 min", "2 h", "10 d"]
+            [span(0.012), span(0.25), span(12.0), span(150.0), span(7_200.0), span(900_000.0)],
+            ["12 ms", "0.2 s", "12 s", "2 min", "2 h", "10 d"]
+        );
+        assert_eq!(
+            [999, 1_000, 34_560_000, 8_600_000_000].map(|size| Size(size).to_string()),
+            ["999 B", "1.0 kB", "34.6 MB", "8.6 GB"]
         );
         assert_eq!(
             [0, 999, 1_000, 1_234_567].map(|n| Count(n).to_string()),

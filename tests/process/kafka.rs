@@ -469,6 +469,7 @@ fn at_its_bound_the_spool_lets_the_oldest_go_and_delivers_what_it_kept() {
     let late = memory(&daemon);
     assert!(late < early + 32 * 1024, "memory is flat: {early} KiB, {late} KiB");
     assert!(daemon.metric("splitd_spool_bytes") <= 64 << 20);
+    assert_eq!(daemon.metric("splitd_spool_size_max_bytes"), 64 << 20);
     broker.up();
     law_holds(&daemon, sent);
     let evicted = daemon.metric("splitd_spool_evicted_total") as usize;

@@ -6,7 +6,7 @@ use ratatui::backend::TestBackend;
 use super::*;
 use crate::metrics::names::{NameKind, Place};
 use crate::metrics::shares::Share;
-use crate::metrics::{Family, State, request_cell, worker_block};
+use crate::metrics::{Family, LOGGER_BLOCK, State, request_cell, worker_block};
 use crate::status::snapshot::tests::{Fixture, NOW};
 
 /// The screen as lines of text.
@@ -66,6 +66,25 @@ fn the_screen_shows_pools_processes_rings_and_keys() {
     assert_eq!(fields(line("sizes"))[..7], sizes);
     assert!(line("sizes").contains("small 30.0 of 10.0 %  large 70.0 of 90.0 %"), "{}", line("sizes"));
     assert!(screen.last().unwrap().contains("q quit"));
+}
+
+#[test]
+fn the_spool_has_a_line_where_there_is_one() {
+    let (fixture, mut view) = busy();
+    assert!(!screen(&view, 140, 40).iter().any(|line| line.starts_with("spool")));
+    let logger = fixture.table().block(LOGGER_BLOCK);
+    logger.set(Family::SpoolSizeMax, 8_000_000_000);
+    logger.set(Family::SpoolBytes, 6_000_000_000);
+    logger.set(Family::SinkStalled, 1);
+    view.take(fixture.look(NOW.plus(Duration::from_secs(4))));
+    let screen = screen(&view, 140, 40);
+    let line = |name: &str| screen.iter().find(|line| line.starts_with(name)).unwrap();
+    assert!(line("sink").ends_with(", AWAY"));
+    assert!(
+        line("spool").contains("███████████████░░░░░  75.0 %  6.0 GB of 8.0 GB, 0 exposures"),
+        "{}",
+        line("spool")
+    );
 }
 
 #[test]

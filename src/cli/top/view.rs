@@ -21,7 +21,7 @@ use ratatui::widgets::{Cell, Paragraph, Row, Sparkline, Table};
 
 use crate::metrics::{Family, Process, ROUTES, STATUSES};
 use crate::status::assignments::Experiment;
-use crate::status::text::{Chance, Count, Span};
+use crate::status::text::{Chance, Count, Sink, Size, Span};
 use crate::status::{Health, Pool, ProcessView, Rates, RingView, Snapshot};
 
 /// Looks that the curve of requests remembers.
@@ -99,13 +99,14 @@ impl View {
         experiments.retain(|experiment| experiment.count() > 0);
         experiments.truncate(EXPERIMENT_COUNT);
         let height = |rows: usize| rows as u16 + 1;
+        let sink = 1 + u16::from(self.now.spool().is_some());
         let heights = [
             1,
             complaints.len() as u16,
             height(self.now.pools.len()),
             3,
             height(self.now.processes.len()),
-            if rings.is_empty() { 1 } else { height(rings.len()) + 1 },
+            sink + if rings.is_empty() { 0 } else { height(rings.len()) },
             if experiments.is_empty() { 0 } else { height(experiments.len()) },
         ];
         let parts = Layout::vertical(
@@ -120,7 +121,7 @@ impl View {
         self.draw_pools(frame, parts[2]);
         self.draw_history(frame, parts[3]);
         self.draw_processes(frame, parts[4]);
-        self.draw_rings(&rings, frame, parts[5]);
+        self.draw_rings(&rings, sink, frame, parts[5]);
         self.draw_experiments(&experiments, frame, parts[6]);
         self.draw_log(frame, parts[7]);
         frame.render_widget(self.keys(), parts[8]);
@@ -201,8 +202,8 @@ impl View {
             right(Count(pool.value(Family::Connections, 0))),
             right(format!("{:.2}×", pool.spread())),
             right(Count(faults.round() as u64)).style(fault_style),
-            right(size(rate(Family::BytesReceived))),
-            right(size(rate(Family::BytesSent))),
+            right(Size(rate(Family::BytesReceived) as u64)),
+            right(Size(rate(Family::BytesSent) as u64)),
         ]
     }
 
@@ -260,8 +261,8 @@ impl View {
         frame.render_widget(table(&head, rows, &widths), area);
     }
 
-    fn draw_rings(&self, rings: &[&RingView], frame: &mut Frame<'_>, area: Rect) {
-        let [rows, sink] = Layout::vertical([Constraint::Min(0), Constraint::Length(1)]).areas(area);
+    fn draw_rings(&self, rings: &[&RingView], sink: u16, frame: &mut Frame<'_>, area: Rect) {
+        let [rows, sink] = Layout::vertical([Constraint::Min(0), Constraint::Length(sink)]).areas(area);
         if !rings.is_empty() {
             let head = ["ring", "", "full", "waiting", "committed", "lost", "corrupt"];
             let widths = [14, 22, 7, 10, 14, 10, 8].map(Constraint::Length);
@@ -269,24 +270,22 @@ impl View {
             frame.render_widget(table(&head, cells, &widths), rows);
         }
         let rates = self.rates();
-        let of = |family| Count(self.now.instance.total(family));
-        let delivered = rates.map_or(0.0, |rates| rates.instance(Family::ExposuresDelivered));
-        let errors = self.now.instance.total(Family::SinkErrors);
-        let line = Line::from(vec![
-            Words::from("sink          ").dim(),
-            Words::from(format!(
-                "{} delivered, {}/s, {} evicted, ",
-                of(Family::ExposuresDelivered),
-                Count(delivered.round() as u64),
-                of(Family::ExposuresEvicted)
-            )),
-            Words::from(format!("{} errors", Count(errors))).style(if errors > 0 {
-                Style::new().yellow()
-            } else {
-                Style::new()
-            }),
-        ]);
-        frame.render_widget(line, sink);
+        let delivered = rates.map_or(0.0, |rates| {
+            rates.instance(Family::ExposuresDelivered) + rates.instance(Family::ExposuresReplayed)
+        });
+        let away = if self.now.sink_is_away() { Style::new().red().bold() } else { Style::new() };
+        let text =
+            format!("{}/s; {}", Count(delivered.round() as u64), Sink(&self.now, self.before.as_ref()));
+        let mut lines =
+            vec![Line::from(vec![Words::from("sink          ").dim(), Words::from(text).style(away)])];
+        if let Some(spool) = self.now.spool() {
+            let share = spool.size as f64 / spool.size_max as f64;
+            let mut words = vec![Words::from("spool         ").dim()];
+            words.extend(bar(share));
+            words.push(Words::from(format!(" {:5.1} %  {spool}", 100.0 * share)));
+            lines.push(Line::from(words));
+        }
+        frame.render_widget(Paragraph::new(lines), sink);
     }
 
     fn draw_experiments(&self, experiments: &[&Experiment], frame: &mut Frame<'_>, area: Rect) {
@@ -358,20 +357,10 @@ fn ring_cells(ring: &RingView) -> Vec<Cell<'static>> {
         Err(fault) => return vec![name, Cell::from(fault.to_string()).red()],
     };
     let share = account.in_ring_size as f64 / account.capacity.max(1) as f64;
-    let color = if share > 0.9 {
-        Color::Red
-    } else if share > 0.5 {
-        Color::Yellow
-    } else {
-        Color::Blue
-    };
-    let full = ((share * 20.0).ceil() as usize).min(20);
-    let bar =
-        Line::from(vec![Words::from("█".repeat(full)).fg(color), Words::from("░".repeat(20 - full)).dim()]);
     let lost = right(Count(account.lost));
     vec![
         name,
-        Cell::from(bar),
+        Cell::from(Line::from_iter(bar(share))),
         right(format!("{:.1} %", 100.0 * share)),
         right(Count(account.in_ring)),
         right(Count(account.committed)),
@@ -392,6 +381,19 @@ fn shares(experiment: &Experiment) -> Line<'static> {
         words.push(Words::from(format!(" of {:.1} %  ", 100.0 * group.expected)).dim());
     }
     Line::from(words)
+}
+
+/// How full something is.
+fn bar(share: f64) -> [Words<'static>; 2] {
+    let color = if share > 0.9 {
+        Color::Red
+    } else if share > 0.5 {
+        Color::Yellow
+    } else {
+        Color::Blue
+    };
+    let full = ((share * 20.0).ceil() as usize).min(20);
+    [Words::from("█".repeat(full)).fg(color), Words::from("░".repeat(20 - full)).dim()]
 }
 
 fn table<'a>(head: &[&'static str], rows: impl Iterator<Item = Row<'a>>, widths: &[Constraint]) -> Table<'a> {
@@ -419,14 +421,5 @@ fn duration(ns: Option<u64>) -> String {
         1_000_000..10_000_000 => format!("{:.1} ms", value / 1e6),
         10_000_000..1_000_000_000 => format!("{:.0} ms", value / 1e6),
         _ => format!("{:.1} s", value / 1e9),
-    }
-}
-
-fn size(bytes: f64) -> String {
-    match bytes {
-        0.0..1e3 => format!("{bytes:.0} B"),
-        1e3..1e6 => format!("{:.1} kB", bytes / 1e3),
-        1e6..1e9 => format!("{:.1} MB", bytes / 1e6),
-        _ => format!("{:.1} GB", bytes / 1e9),
     }
 }

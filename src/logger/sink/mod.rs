@@ -173,6 +173,8 @@ pub struct SpoolState {
     pub count: u64,
     /// Bytes of its segments.
     pub size: u64,
+    /// The most they may be.
+    pub size_max: u64,
     /// When the oldest was written, in Unix microseconds; 0 if it is empty.
     pub oldest_us: u64,
 }
@@ -185,6 +187,7 @@ impl Counts {
             books: spool.books(),
             count: spool.count(),
             size: spool.size(),
+            size_max: spool.size_max(),
             oldest_us: spool.oldest_us().unwrap_or(0).max(0) as u64,
         };
         *self.spool.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);

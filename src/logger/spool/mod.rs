@@ -346,6 +346,12 @@ impl<D: Disk> Spool<D> {
         self.segments.iter().map(|segment| segment.size).sum::<u64>() + tail
     }
 
+    /// The most they may be.
+    #[must_use]
+    pub fn size_max(&self) -> u64 {
+        self.options.size_max
+    }
+
     /// When its oldest exposure was written, about; `None` if it is empty.
     #[must_use]
     pub fn oldest_us(&self) -> Option<i64> {
