@@ -102,7 +102,10 @@ fn judge_patterns(report: &Report<'_>) {
     let patterns = report.take_patterns();
     let segment = |(index, (pattern, _)): (usize, &(String, Place))| Segment {
         name: index.to_string(),
-        condition: Condition::Test { attribute: 0, test: Test::String(StringTest::Matches(pattern.clone())) },
+        condition: Condition::Test {
+            attribute: 0,
+            test: Test::String(StringTest::Matches(pattern.clone().into())),
+        },
     };
     let catalog = Catalog {
         version: "patterns".into(),

@@ -107,7 +107,7 @@ fn test(random: &mut Random, kind: AttributeKind) -> Test {
             4 => StringTest::StartsWith(text(random)),
             5 => StringTest::EndsWith(text(random)),
             6 => StringTest::Contains(text(random)),
-            _ => StringTest::Matches(random.of(&PATTERNS).to_owned()),
+            _ => StringTest::Matches(random.of(&PATTERNS).to_owned().into()),
         }),
         AttributeKind::Number => Test::Number(ordered(random, number)),
         AttributeKind::Version => Test::Version(ordered(random, version)),

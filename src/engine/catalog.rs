@@ -5,6 +5,10 @@
 //! its users index without asking: names are resolved to indexes, values fit
 //! their operators, blocks overlap nowhere.
 
+use std::sync::OnceLock;
+
+use regex_automata::meta::Regex;
+
 /// A whole checked file. Vectors keep the file's order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Catalog {
@@ -108,7 +112,41 @@ pub enum StringTest {
     StartsWith(String),
     EndsWith(String),
     Contains(String),
-    Matches(String),
+    Matches(Pattern),
+}
+
+/// A regular expression, as written; compiled when a text is first held against it.
+#[derive(Debug, Clone)]
+pub struct Pattern {
+    text: String,
+    regex: OnceLock<Option<Regex>>,
+}
+
+impl Pattern {
+    /// As the file has it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Unanchored. A pattern too large for this engine is too large for the plan as
+    /// well, which refuses the file; here it matches nothing.
+    pub(super) fn is_match(&self, text: &str) -> bool {
+        let regex = self.regex.get_or_init(|| Regex::new(&self.text).ok());
+        regex.as_ref().is_some_and(|regex| regex.is_match(text))
+    }
+}
+
+impl From<String> for Pattern {
+    fn from(text: String) -> Pattern {
+        Pattern { text, regex: OnceLock::new() }
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Pattern) -> bool {
+        self.text == other.text
+    }
 }
 
 /// Operators of `number` and `version`.

@@ -248,7 +248,7 @@ fn string_test_holds(test: &StringTest, text: Option<&str>) -> bool {
         StringTest::StartsWith(operand) => text.is_some_and(|text| text.starts_with(operand)),
         StringTest::EndsWith(operand) => text.is_some_and(|text| text.ends_with(operand)),
         StringTest::Contains(operand) => text.is_some_and(|text| text.contains(operand)),
-        StringTest::Matches(pattern) => text.is_some_and(|text| pattern_matches(pattern, text)),
+        StringTest::Matches(pattern) => text.is_some_and(|text| pattern.is_match(text)),
     }
 }
 
@@ -263,12 +263,6 @@ fn ordered_test_holds<T: PartialOrd + Copy>(test: &OrderedTest<T>, value: Option
         OrderedTest::Gt(operand) => value.is_some_and(|value| value > *operand),
         OrderedTest::Gte(operand) => value.is_some_and(|value| value >= *operand),
     }
-}
-
-/// Unanchored. A pattern too large for this engine is too large for the plan as
-/// well, which refuses the file; here it matches nothing.
-fn pattern_matches(pattern: &str, text: &str) -> bool {
-    regex_automata::meta::Regex::new(pattern).is_ok_and(|regex| regex.is_match(text))
 }
 
 /// A version: 1 to 4 decimal integers separated by dots, each below 2^32, with an

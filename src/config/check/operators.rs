@@ -25,7 +25,7 @@ const STRING: Rows<String> = &[
     ("starts_with", One(|text| Test::String(StringTest::StartsWith(text)))),
     ("ends_with", One(|text| Test::String(StringTest::EndsWith(text)))),
     ("contains", One(|text| Test::String(StringTest::Contains(text)))),
-    ("matches", Pattern(|text| Test::String(StringTest::Matches(text)))),
+    ("matches", Pattern(|text: String| Test::String(StringTest::Matches(text.into())))),
 ];
 const NUMBER: Rows<f64> = &[
     ("eq", One(|number| Test::Number(OrderedTest::Eq(number)))),

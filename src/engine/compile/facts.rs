@@ -198,7 +198,9 @@ impl<'c> Gathered<'c> {
                 StringTest::StartsWith(text) => return Some(Asked::Pattern(Operator::StartsWith, text)),
                 StringTest::EndsWith(text) => return Some(Asked::Pattern(Operator::EndsWith, text)),
                 StringTest::Contains(text) => return Some(Asked::Pattern(Operator::Contains, text)),
-                StringTest::Matches(text) => return Some(Asked::Pattern(Operator::Matches, text)),
+                StringTest::Matches(pattern) => {
+                    return Some(Asked::Pattern(Operator::Matches, pattern.as_str()));
+                }
             },
             Test::Exists(_) | Test::BoolEq(_) | Test::BoolNe(_) | Test::ListAny(_) | Test::ListAll(_) => {
                 return None;

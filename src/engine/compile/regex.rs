@@ -71,7 +71,7 @@ impl<'c> Compiler<'c, '_> {
             Condition::Not(condition) => walk_at(Step::Not, condition),
             Condition::Test { test: Test::String(StringTest::Matches(pattern)), .. } => {
                 steps.push(Step::Value);
-                self.add(root, pattern, steps);
+                self.add(root, pattern.as_str(), steps);
                 steps.pop();
             }
             Condition::Segment(_) | Condition::Test { .. } => {}

@@ -62,7 +62,7 @@ fn string(test: StringTest) -> Condition {
 }
 
 fn matches(pattern: &str) -> Condition {
-    string(StringTest::Matches(pattern.to_owned()))
+    string(StringTest::Matches(pattern.to_owned().into()))
 }
 
 fn eq(text: &str) -> Condition {

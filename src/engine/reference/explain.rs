@@ -353,7 +353,7 @@ pub(in crate::engine) fn written(test: &Test) -> (&'static str, Value) {
             StringTest::StartsWith(text) => ("starts_with", text.as_str().into()),
             StringTest::EndsWith(text) => ("ends_with", text.as_str().into()),
             StringTest::Contains(text) => ("contains", text.as_str().into()),
-            StringTest::Matches(text) => ("matches", text.as_str().into()),
+            StringTest::Matches(pattern) => ("matches", pattern.as_str().into()),
         },
         Test::Number(test) => ordered_written(test, |number| plain_number(*number)),
         Test::Version(test) => ordered_written(test, |[a, b, c, d]| Value::from(format!("{a}.{b}.{c}.{d}"))),
