@@ -15,7 +15,7 @@ mod tally;
 
 pub use health::agent_line;
 pub use shed::Shed;
-pub use tally::{expect, learn};
+pub use tally::{Tally, expect, learn};
 
 use crate::clock::Now;
 use crate::engine::assignment::{Decision, ExperimentIndex};
@@ -31,7 +31,6 @@ use crate::metrics::pace::Pace;
 use crate::metrics::render::{Format, render};
 use crate::metrics::{self, Block, Family, Table, request_cell};
 use crate::status::snapshot::RingWords;
-use tally::Tally;
 
 /// Groups of routes that a pool's `routes` setting names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,27 +17,22 @@ use crate::metrics::{Block, Table};
 const UNKNOWN: Place = Place(u16::MAX);
 
 /// The places of a plan's names.
-pub(super) struct Tally {
+pub struct Tally {
     assignments: Vec<Place>,
     attributes: Vec<Place>,
 }
 
 impl Tally {
     /// None looked up yet.
-    pub(super) fn new(plan: &Plan<'_>) -> Tally {
+    #[must_use]
+    pub fn new(plan: &Plan<'_>) -> Tally {
         let unknown = |count: usize| vec![UNKNOWN; count];
         Tally { assignments: unknown(plan.assignments().len()), attributes: unknown(plan.attribute_count()) }
     }
 
     /// Counts an answer's assignments.
     #[inline]
-    pub(super) fn assigned(
-        &mut self,
-        plan: &Plan<'_>,
-        names: Names<'_>,
-        block: Block<'_>,
-        chosen: &[Chosen],
-    ) {
+    pub fn assigned(&mut self, plan: &Plan<'_>, names: Names<'_>, block: Block<'_>, chosen: &[Chosen]) {
         for chosen in chosen {
             let place = &mut self.assignments[chosen.index()];
             if *place == UNKNOWN {

@@ -1,7 +1,10 @@
 //! `counted POST|GET COUNT EXPERIMENTS BODIES`: so many requests, read and
 //! answered as a worker does, without a socket; or with `DECIDE`, so many
-//! decisions alone. `tests/counts.rs` counts its instructions by callgrind.
+//! decisions alone; or with `METER`, what is counted of so many requests alone.
+//! `tests/counts.rs` counts its instructions by callgrind.
 
+#[path = "../../benches/metering.rs"]
+mod metering;
 #[path = "../../benches/rig.rs"]
 mod rig;
 #[path = "../../benches/typical.rs"]
@@ -9,10 +12,14 @@ mod typical;
 
 use std::hint::black_box;
 
+use metering::{Meter, decisions};
 use rig::{DRAIN_EVERY, post, with_rig};
+use splitd::endpoint;
 use splitd::engine::assignment::{Decision, Units};
 use splitd::engine::attributes::Facts;
 use splitd::engine::plan::Plan;
+use splitd::metrics::{self, Table};
+use splitd::sys::region::Region;
 use typical::{Parsed, compile};
 
 /// Six attributes, a type each.
@@ -22,16 +29,19 @@ const GET: &str = "GET /v1/assign?user_id=3443880&platform=ios&country=RS&app_ve
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [kind, count, experiments, bodies] = &arguments[..] else {
-        panic!("usage: counted POST|GET|DECIDE COUNT EXPERIMENTS BODIES");
+        panic!("usage: counted POST|GET|DECIDE|METER COUNT EXPERIMENTS BODIES");
     };
     let count: usize = count.parse().expect("a count of requests");
     if kind == "DECIDE" {
         return decide(count, &read(experiments), &read(bodies));
     }
+    if kind == "METER" {
+        return meter(count, &read(experiments), &read(bodies));
+    }
     let requests: Vec<String> = match kind.as_str() {
         "GET" => vec![GET.to_owned()],
         "POST" => read(bodies).lines().map(post).collect(),
-        other => panic!("`{other}` is neither POST nor GET nor DECIDE"),
+        other => panic!("`{other}` is none of POST, GET, DECIDE and METER"),
     };
     with_rig(&read(experiments), |rig| {
         // The ring takes them all: a full one would be quicker.
@@ -53,6 +63,21 @@ fn decide(count: usize, experiments: &str, bodies: &str) {
     for (units, facts) in units.iter().zip(&facts).cycle().take(count) {
         plan.decide(units, facts, black_box(&mut decision));
         assert!(decision.chosen().len() <= plan.experiment_count());
+    }
+}
+
+fn meter(count: usize, experiments: &str, bodies: &str) {
+    let image = compile(experiments);
+    let plan = Plan::open(image.bytes()).expect("a plan made just now");
+    let region = Region::anonymous(metrics::region_size(1)).expect("memory");
+    let table = Table::format(region.words(), 1);
+    endpoint::learn(image.bytes(), table).expect("a plan made just now");
+    let chosen = decisions(&plan, &bodies.lines().collect::<Vec<_>>());
+    let mut meter = Meter::new(&plan, table);
+    for (index, chosen) in chosen.iter().cycle().take(count).enumerate() {
+        let begin_ns = 1 + index as u64 * 20_000;
+        meter.time([begin_ns, begin_ns + 10_000], || black_box(begin_ns + 8_000));
+        meter.tally(black_box(chosen));
     }
 }
 
