@@ -16,7 +16,7 @@ use splitd::metrics::{self, Table};
 use splitd::sys::channel::Channel;
 use splitd::sys::region::{self, Region};
 use splitd::sys::uring::Ring;
-use splitd::worker::{self, Io, Listener, Order, PoolOptions, Report, Rings, Setup, Speaks};
+use splitd::worker::{self, Io, Keeper, Listener, Order, PoolOptions, Report, Rings, Setup, Speaks};
 
 thread_local! {
     static WATCHED: Cell<bool> = const { Cell::new(false) };
@@ -107,6 +107,7 @@ fn start(io: Io, strict: bool) -> Running {
             slot: 0,
             address: "test".to_owned(),
             speaks: Speaks::Http,
+            keeper: Keeper::Nobody,
         }],
         plan: region::seal(image.bytes()).unwrap(),
         rings: Some(Rings { paths, identities: [0, 1].map(identity) }),
@@ -138,7 +139,7 @@ fn start(io: Io, strict: bool) -> Running {
 
 impl Running {
     fn stop(self) {
-        self.master.send(&Order::Drain { deadline_ms: 10_000 }.encode(), None).unwrap();
+        self.master.send(&Order::Drain { deadline_ms: 10_000, last: true }.encode(), None).unwrap();
         assert_eq!(self.thread.join().unwrap(), 0);
     }
 }

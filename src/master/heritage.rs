@@ -33,7 +33,7 @@ use crate::sys::channel::Channel;
 use crate::sys::inherit;
 use crate::sys::region::Region;
 use crate::sys::socket::Takeover;
-use crate::worker::{self, Listener, PoolOptions, Rings, Setup, Speaks};
+use crate::worker::{self, Keeper, Listener, PoolOptions, Rings, Setup, Speaks};
 
 /// Why an instance can't be set up.
 #[derive(Debug, thiserror::Error)]
@@ -129,8 +129,16 @@ pub struct Heritage {
     metrics_file: File,
     metrics: Region,
     lock: File,
-    /// The metrics of the instance before, if that was killed: its workers read there.
-    left_behind: Option<Region>,
+    left_behind: Option<LeftBehind>,
+}
+
+/// The workers of an instance whose master was killed.
+#[derive(Debug)]
+struct LeftBehind {
+    /// Its metrics, where they read how far they are followed.
+    metrics: Region,
+    /// Their sockets were passed on to us.
+    shared: bool,
 }
 
 impl Heritage {
@@ -160,11 +168,13 @@ impl Heritage {
             let pool = agent_pool(&settings.pools);
             bound[pool].push(listen::bind_agent(&settings.pools[pool], address, takeover, &mut passed)?);
         }
-        passed.say_left();
+        let shared = passed.were_taken();
+        passed.leave();
         let left_behind = match takeover {
             Takeover::Yes => Region::open_file(&directories.runtime_dir.join("metrics")).ok(),
             Takeover::No => None,
         };
+        let left_behind = left_behind.map(|metrics| LeftBehind { metrics, shared });
         let (metrics_file, metrics) = make_metrics(&directories.runtime_dir, places.len())?;
         let instance = getrandom::u64()
             .map_err(|error| HeritageFault::System { what: "random bytes", reason: error.to_string() })?;
@@ -205,7 +215,7 @@ impl Heritage {
                 index: socket.index,
                 address: socket.address.clone(),
                 path: socket.path.clone(),
-                passed: socket.passed,
+                keeper: socket.keeper,
                 speaks: if socket.agent { Speaks::Agent } else { Speaks::Http },
             });
         }
@@ -270,14 +280,21 @@ impl Heritage {
     /// The workers of an instance that was killed are followed in the first
     /// `count` slots: they may leave.
     pub fn retire_left_behind(&mut self, count: usize) {
-        let Some(region) = &self.left_behind else { return };
+        let Some(LeftBehind { metrics, shared }) = &self.left_behind else { return };
         // Of another layout: they leave when nobody came for `orphan_timeout`.
-        let Ok(table) = Table::attach(region.words()) else { return };
-        table.retire(count, self.bound.iter().flatten().any(|bound| bound.passed));
-        if count == self.places.len() {
-            // All of theirs, however many there were.
-            table.retire(limits::SLOT_COUNT_MAX, self.bound.iter().flatten().any(|bound| bound.passed));
+        let Ok(table) = Table::attach(metrics.words()) else { return };
+        let all = count == self.places.len();
+        // All of theirs, however many there were.
+        table.retire(if all { limits::SLOT_COUNT_MAX } else { count }, *shared);
+        if all {
             self.left_behind = None;
+        }
+    }
+
+    /// No instance is to follow: what the fd store keeps is ours alone from here on.
+    pub fn keep_sockets_no_more(&mut self) {
+        for bound in self.bound.iter_mut().flatten().filter(|bound| bound.keeper == Keeper::Store) {
+            bound.keeper = Keeper::Nobody;
         }
     }
 
@@ -422,6 +439,7 @@ impl Heritage {
                     slot: first + bound.index,
                     address: bound.address.clone(),
                     speaks: bound.speaks,
+                    keeper: bound.keeper,
                 })
             })
             .collect::<io::Result<Vec<Listener>>>()?;
@@ -503,12 +521,15 @@ impl Heritage {
         Ok((options, Region::of_file(&self.metrics_file)?))
     }
 
-    /// Clears up at the end, when no child lives: socket files, rings that are
-    /// empty (the others stay for the next instance to drain), and the lock's
-    /// text, which says that nobody is left behind. Gives the rings' books, summed.
+    /// Clears up at the end, when no child lives: the files of sockets that nobody
+    /// keeps, rings that are empty (the others stay for the next instance to drain),
+    /// and the lock's text, which says that nobody is left behind. Gives the rings'
+    /// books, summed.
     pub fn clear(&mut self) -> Books {
-        for path in self.bound.iter().flatten().filter_map(|bound| bound.path.as_ref()) {
-            let _ = fs::remove_file(path);
+        for bound in self.bound.iter().flatten().filter(|bound| bound.keeper == Keeper::Nobody) {
+            if let Some(path) = &bound.path {
+                let _ = fs::remove_file(path);
+            }
         }
         let mut books = Books::default();
         for slot in 0..self.places.len() {

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use super::passed::PassedSockets;
 use crate::config::settings::{Listen, Pool, Ports};
 use crate::sys::socket::{self, Takeover, TcpOptions};
-use crate::worker::Speaks;
+use crate::worker::{Keeper, Speaks};
 
 /// One socket, for one worker.
 #[derive(Debug)]
@@ -26,8 +26,8 @@ pub struct Bound {
     pub path: Option<PathBuf>,
     /// What is spoken there.
     pub speaks: Speaks,
-    /// It came from systemd: others may hold it, too.
-    pub passed: bool,
+    /// Who keeps it from one instance to the next.
+    pub keeper: Keeper,
 }
 
 /// An address that can't be had.
@@ -82,16 +82,17 @@ pub fn bind_agent(
     takeover: Takeover,
     passed: &mut PassedSockets,
 ) -> Result<Bound, ListenFault> {
-    if let Some(fd) = passed.take(&Listen::Tcp(address), pool.backlog) {
-        let address = address.to_string();
-        return Ok(Bound { fd, index: 0, address, path: None, speaks: Speaks::Agent, passed: true });
-    }
-    let (fd, bound) = bind_tcp(pool, address, None, takeover).map_err(|error| ListenFault {
+    let refused = |error: io::Error| ListenFault {
         who: "agent_check".to_owned(),
         address: address.to_string(),
         reason: explain(&error, "agent_check"),
-    })?;
-    Ok(Bound { fd, index: 0, address: bound.to_string(), path: None, speaks: Speaks::Agent, passed: false })
+    };
+    let (fd, keeper) = match passed.take(&Listen::Tcp(address), pool) {
+        Some(found) => found,
+        None => (bind_tcp(pool, address, None, takeover).map_err(refused)?, passed.keeper()),
+    };
+    let address = socket::bound_to(&fd).map_err(refused)?;
+    Ok(Bound { fd, index: 0, address, path: None, speaks: Speaks::Agent, keeper })
 }
 
 /// One socket, and its address where it is TCP.
@@ -110,45 +111,27 @@ fn bind_one(
     passed: &mut PassedSockets,
 ) -> Result<One, (String, String)> {
     let own = pool.worker_listen(listen, index).map_err(|fault| (listen.to_string(), fault.message))?;
+    let refused = |error: io::Error| (own.to_string(), explain(&error, &format!("pool.{}", pool.name)));
     // A socket unit names a Unix socket without the worker's number.
-    if let Some(fd) = passed.take(&own, pool.backlog).or_else(|| passed.take(listen, pool.backlog)) {
-        let (address, tcp) = (own.to_string(), socket::local_address(&fd).ok());
-        let path = match &own {
-            Listen::Unix(path) => Some(path.clone()),
-            Listen::Tcp(_) => None,
-        };
-        return Ok(One {
-            bound: Bound { fd, index, address, path, speaks: Speaks::Http, passed: true },
-            tcp,
-        });
-    }
-    let made = match &own {
-        Listen::Unix(path) => {
-            socket::listen_unix(path, pool.socket_mode, pool.backlog, takeover).map(|fd| One {
-                bound: Bound {
-                    fd,
-                    index,
-                    address: own.to_string(),
-                    path: Some(path.clone()),
-                    speaks: Speaks::Http,
-                    passed: false,
-                },
-                tcp: None,
-            })
+    let found = passed.take(&own, pool).or_else(|| passed.take(listen, pool));
+    let (fd, keeper) = match found {
+        Some(found) => found,
+        None => {
+            let made = match &own {
+                Listen::Unix(path) => socket::listen_unix(path, pool.socket_mode, pool.backlog, takeover),
+                Listen::Tcp(address) => bind_tcp(pool, *address, shared, takeover),
+            };
+            (made.map_err(refused)?, passed.keeper())
         }
-        Listen::Tcp(address) => bind_tcp(pool, *address, shared, takeover).map(|(fd, address)| One {
-            bound: Bound {
-                fd,
-                index,
-                address: address.to_string(),
-                path: None,
-                speaks: Speaks::Http,
-                passed: false,
-            },
-            tcp: Some(address),
-        }),
     };
-    made.map_err(|error| (own.to_string(), explain(&error, &format!("pool.{}", pool.name))))
+    let address = socket::bound_to(&fd).map_err(refused)?;
+    // Port 0 is any port, but the same for all workers that share it.
+    let tcp = socket::local_address(&fd).ok();
+    let path = match own {
+        Listen::Unix(path) => Some(path),
+        Listen::Tcp(_) => None,
+    };
+    Ok(One { bound: Bound { fd, index, address, path, speaks: Speaks::Http, keeper }, tcp })
 }
 
 fn bind_tcp(
@@ -156,24 +139,25 @@ fn bind_tcp(
     address: SocketAddr,
     shared: Option<SocketAddr>,
     takeover: Takeover,
-) -> io::Result<(OwnedFd, SocketAddr)> {
-    let options = TcpOptions {
-        backlog: pool.backlog,
-        keepalive_idle: pool.keepalive_idle,
-        keepalive_interval: pool.keepalive_interval,
-        keepalive_count: pool.keepalive_count,
-        user_timeout: pool.user_timeout,
-    };
+) -> io::Result<OwnedFd> {
     if shared.is_none() {
         match socket::probe_tcp(address) {
             Err(error) if takeover == Takeover::Yes && error.kind() == io::ErrorKind::AddrInUse => {}
             probed => probed?,
         }
     }
-    let fd = socket::listen_tcp(shared.unwrap_or(address), &options)?;
-    // Port 0 is any port, but the same for all workers that share it.
-    let address = socket::local_address(&fd)?;
-    Ok((fd, address))
+    socket::listen_tcp(shared.unwrap_or(address), &tcp_options(pool))
+}
+
+/// What a pool's settings say of its TCP sockets.
+pub(super) fn tcp_options(pool: &Pool) -> TcpOptions {
+    TcpOptions {
+        backlog: pool.backlog,
+        keepalive_idle: pool.keepalive_idle,
+        keepalive_interval: pool.keepalive_interval,
+        keepalive_count: pool.keepalive_count,
+        user_timeout: pool.user_timeout,
+    }
 }
 
 fn explain(error: &io::Error, section: &str) -> String {

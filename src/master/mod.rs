@@ -151,7 +151,6 @@ impl Master {
         let signals = Signals::block().map_err(system("its signals"))?;
         raise_descriptor_limit();
         let passed = PassedSockets::collect();
-        let activated = passed.are_activated();
         let program = Program::find(None).map_err(system("its own program"))?;
         let heritage = Heritage::prepare(settings, directories, passed)?;
         heritage.keep_log().map_err(system("memory"))?;
@@ -171,7 +170,7 @@ impl Master {
             rolls: Rolls::default(),
             control,
             pulses: Pulses::default(),
-            systemd: Systemd::find(activated),
+            systemd: Systemd::find(),
             program,
             origin,
             settings_wished: false,
@@ -181,6 +180,7 @@ impl Master {
             exit: None,
         };
         master.say_start();
+        master.store_sockets();
         let mut actions = Vec::new();
         master.supervisor.start(started_ns, &mut actions);
         master.perform(actions);
@@ -250,7 +250,7 @@ impl Master {
             rolls: Rolls { stage, ..Rolls::default() },
             control,
             pulses: Pulses::default(),
-            systemd: Systemd::find(state.sockets.iter().any(|socket| socket.passed)),
+            systemd: Systemd::find(),
             program,
             origin,
             settings_wished: false,
@@ -659,11 +659,13 @@ impl Master {
                 Action::Ready => self.say_ready(),
                 Action::Stopping { why, deadline } => {
                     self.heritage.block().set(Family::InstanceState, instance_state::DRAINING);
-                    let deadline =
+                    let text =
                         deadline.map_or("none".to_owned(), |deadline| deadline.as_millis().to_string());
-                    log::info!("event=stopping why={why:?} deadline_ms={deadline}");
+                    log::info!("event=stopping why={why:?} deadline_ms={text}");
                     self.notify(&[NotifyState::Stopping]);
-                    self.forget_sockets();
+                    if deadline.is_none() {
+                        self.forget_sockets();
+                    }
                 }
                 Action::Exit(code) => self.exit = Some(code),
             }
@@ -676,7 +678,6 @@ impl Master {
         let start_ms = (clock::now().mono_ns - self.started_ns) / 1_000_000;
         log::info!("event=ready workers={} start_ms={start_ms}", self.supervisor.ready_count());
         self.notify(&[NotifyState::Ready]);
-        self.store_sockets();
     }
 
     /// Everybody is of this program now, or stays of the one before.

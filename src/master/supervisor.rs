@@ -784,9 +784,10 @@ impl Supervisor {
     ) {
         actions.push(Action::Stopping { why, deadline });
         let limit = deadline.unwrap_or(DRAIN_UNBOUNDED);
+        // Whoever restarts us stops us, in bounded time.
+        let order = Order::Drain { deadline_ms: limit.as_millis() as u64, last: deadline.is_none() };
         for process in self.slots.iter().flat_map(Slot::processes) {
-            let order = Order::Drain { deadline_ms: limit.as_millis() as u64 };
-            actions.push(Action::Order { process, order });
+            actions.push(Action::Order { process, order: order.clone() });
         }
         let kill_at_ns = now_ns + ns(limit) + ns(STOP_GRACE);
         self.phase = Phase::Draining { kill_at_ns, killed: false, hurried: deadline.is_some() };

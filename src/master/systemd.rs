@@ -7,8 +7,10 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 
 use super::Master;
-use super::passed::stored_name;
+use super::listen::Bound;
+use super::passed::{self, stored_name};
 use crate::clock;
+use crate::worker::Keeper;
 
 /// Between two lines of status.
 const STATUS_INTERVAL: Duration = Duration::from_secs(5);
@@ -25,14 +27,12 @@ pub(super) struct Systemd {
     /// Requests at the last line of status.
     request_count: u64,
     requests_per_s: u64,
-    /// The sockets come from a socket unit, which keeps them.
-    activated: bool,
     /// A reload was said to have begun, by this wish.
     reloading: Option<u64>,
 }
 
 impl Systemd {
-    pub(super) fn find(activated: bool) -> Systemd {
+    pub(super) fn find() -> Systemd {
         let listens = std::env::var_os("NOTIFY_SOCKET").is_some();
         let watchdog = sd_notify::watchdog_enabled().map(|most| most / 2);
         Systemd {
@@ -42,7 +42,6 @@ impl Systemd {
             status_ns: 0,
             request_count: 0,
             requests_per_s: 0,
-            activated,
             reloading: None,
         }
     }
@@ -96,39 +95,33 @@ impl Master {
         self.notify(&[NotifyState::Reloading, NotifyState::MonotonicUsec(now_us)]);
     }
 
-    /// Gives every socket to the fd store, from where the next master has it if
-    /// this one is killed.
+    /// Gives every socket to the fd store that no socket unit keeps; one that it
+    /// has already stays as it is.
     pub(super) fn store_sockets(&self) {
-        if !self.systemd.listens || self.systemd.activated {
-            return;
-        }
-        for (pool, bound) in self.heritage.settings().pools.iter().zip(self.heritage.bound()) {
-            for bound in bound {
-                let name = stored_name(&pool.name, bound.index);
-                let states = [
-                    NotifyState::FdStore,
-                    NotifyState::FdName(&name),
-                    // It would throw out one that is shut for a moment.
-                    NotifyState::Custom("FDPOLL=0"),
-                ];
-                if let Err(error) = sd_notify::notify_with_fds(&states, &[bound.fd.as_fd()]) {
-                    log::warn!("event=socket_not_stored name={name} error=\"{error}\"");
-                }
+        for (name, bound) in self.stored_sockets() {
+            let states = [
+                NotifyState::FdStore,
+                NotifyState::FdName(&name),
+                // It would throw out one that is shut for a moment.
+                NotifyState::Custom("FDPOLL=0"),
+            ];
+            if let Err(error) = sd_notify::notify_with_fds(&states, &[bound.fd.as_fd()]) {
+                log::warn!("event=socket_not_stored name={name} error=\"{error}\"");
             }
         }
     }
 
-    /// At a stop: the sockets are closed, and the next start binds anew.
-    pub(super) fn forget_sockets(&self) {
-        if !self.systemd.listens || self.systemd.activated {
-            return;
-        }
-        for (pool, bound) in self.heritage.settings().pools.iter().zip(self.heritage.bound()) {
-            for bound in bound {
-                let name = stored_name(&pool.name, bound.index);
-                self.tell(&[NotifyState::FdStoreRemove, NotifyState::FdName(&name)]);
-            }
-        }
+    /// At a stop that no start is to follow.
+    pub(super) fn forget_sockets(&mut self) {
+        self.stored_sockets().for_each(|(name, _)| passed::forget(&name));
+        self.heritage.keep_sockets_no_more();
+    }
+
+    fn stored_sockets(&self) -> impl Iterator<Item = (String, &Bound)> {
+        let pools = self.heritage.settings().pools.iter().zip(self.heritage.bound());
+        let all = pools.flat_map(|(pool, bound)| bound.iter().map(move |bound| (pool, bound)));
+        let stored = all.filter(|(_, bound)| bound.keeper == Keeper::Store);
+        stored.map(|(pool, bound)| (stored_name(&pool.name, bound.index), bound))
     }
 
     /// Tells systemd, if it listens, with a text for `systemctl status`.

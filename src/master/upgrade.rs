@@ -40,7 +40,7 @@ use crate::config::settings::{Directories, Origin, Settings, fixed_changes};
 use crate::sys::channel::Channel;
 use crate::sys::inherit;
 use crate::sys::region::{Region, seal};
-use crate::worker::Speaks;
+use crate::worker::{Keeper, Speaks};
 
 /// Of [`State`]'s meaning.
 const STATE_VERSION: u32 = 1;
@@ -91,7 +91,8 @@ pub struct SocketState {
     pub index: usize,
     pub address: String,
     pub path: Option<PathBuf>,
-    pub passed: bool,
+    #[serde(default)]
+    pub keeper: Keeper,
     /// It speaks the agent-check's line and not HTTP.
     pub agent: bool,
 }
@@ -353,7 +354,7 @@ impl Master {
                 index: bound.index,
                 address: bound.address.clone(),
                 path: bound.path.clone(),
-                passed: bound.passed,
+                keeper: bound.keeper,
                 agent: bound.speaks == Speaks::Agent,
             })
         });

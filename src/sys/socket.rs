@@ -75,16 +75,20 @@ pub fn probe_tcp(address: SocketAddr) -> io::Result<()> {
 pub fn listen_tcp(address: SocketAddr, options: &TcpOptions) -> io::Result<OwnedFd> {
     let listener = tcp_socket(address)?;
     setsockopt(&listener, sockopt::ReusePort, &true)?;
-    setsockopt(&listener, sockopt::TcpNoDelay, &true)?;
-    setsockopt(&listener, sockopt::KeepAlive, &true)?;
-    setsockopt(&listener, sockopt::TcpKeepIdle, &whole_seconds(options.keepalive_idle))?;
-    setsockopt(&listener, sockopt::TcpKeepInterval, &whole_seconds(options.keepalive_interval))?;
-    setsockopt(&listener, sockopt::TcpKeepCount, &options.keepalive_count)?;
-    let user_timeout_ms = u32::try_from(options.user_timeout.as_millis()).unwrap_or(u32::MAX);
-    setsockopt(&listener, sockopt::TcpUserTimeout, &user_timeout_ms)?;
+    set_options(&listener, options)?;
     bind(listener.as_raw_fd(), &SockaddrStorage::from(address))?;
     listen(&listener, backlog(options.backlog))?;
     Ok(listener)
+}
+
+fn set_options(listener: &OwnedFd, options: &TcpOptions) -> io::Result<()> {
+    setsockopt(listener, sockopt::TcpNoDelay, &true)?;
+    setsockopt(listener, sockopt::KeepAlive, &true)?;
+    setsockopt(listener, sockopt::TcpKeepIdle, &whole_seconds(options.keepalive_idle))?;
+    setsockopt(listener, sockopt::TcpKeepInterval, &whole_seconds(options.keepalive_interval))?;
+    setsockopt(listener, sockopt::TcpKeepCount, &options.keepalive_count)?;
+    let user_timeout_ms = u32::try_from(options.user_timeout.as_millis()).unwrap_or(u32::MAX);
+    Ok(setsockopt(listener, sockopt::TcpUserTimeout, &user_timeout_ms)?)
 }
 
 fn whole_seconds(duration: Duration) -> u32 {
@@ -124,14 +128,18 @@ pub fn bound_to(listener: impl AsFd) -> io::Result<String> {
     local_address(listener).map(|address| address.to_string())
 }
 
-/// Makes a bound socket listen, whether it does already, was told not to any
-/// more ([`stop_listening`]), or never did; and non-blocking. A port that was
-/// asked for is still its own then; one that the kernel chose is not (SOCK_BINDPORT_LOCK).
+/// Makes a bound socket what it would be, were it made here: one that listens,
+/// with these options where it is TCP, and is non-blocking. It may listen already,
+/// never have done, or, if it is TCP, have been told to stop ([`stop_listening`]):
+/// a port that was asked for is still its own then (SOCK_BINDPORT_LOCK).
 ///
 /// # Errors
 /// If it is no socket that can listen.
-pub fn listen_again(listener: &OwnedFd, backlog_count: i32) -> io::Result<()> {
-    listen(listener, backlog(backlog_count))?;
+pub fn listen_again(listener: &OwnedFd, options: &TcpOptions) -> io::Result<()> {
+    if local_address(listener).is_ok() {
+        set_options(listener, options)?;
+    }
+    listen(listener, backlog(options.backlog))?;
     fcntl(listener, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     Ok(())
 }
@@ -348,14 +356,14 @@ mod tests {
         assert_eq!(bound_to(&listener).unwrap(), address.to_string());
         stop_listening(&listener).unwrap();
         assert!(TcpStream::connect(address).is_err());
-        listen_again(&listener, 128).unwrap();
+        listen_again(&listener, &TcpOptions { keepalive_count: 9, ..OPTIONS }).unwrap();
         let _client = TcpStream::connect(address).unwrap();
-        accepted(&listener);
+        assert_eq!(getsockopt(&accepted(&listener), sockopt::TcpKeepCount).unwrap(), 9);
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.sock");
         let unix = listen_unix(&path, 0o660, 128, Takeover::No).unwrap();
         assert_eq!(bound_to(&unix).unwrap(), format!("unix:{}", path.display()));
-        listen_again(&unix, 128).unwrap();
+        listen_again(&unix, &OPTIONS).unwrap();
     }
 
     #[test]

@@ -20,8 +20,13 @@ use super::{Order, PoolOptions, Report};
 pub enum Task {
     /// End this reign: the next plan is sound.
     Plan(Region),
-    /// Finish within this time.
-    Drain(Duration),
+    /// Finish.
+    Drain {
+        /// How long the rest may take.
+        deadline: Duration,
+        /// See [`Order::Drain`].
+        last: bool,
+    },
     /// The same, and leave the sockets, which are served by a successor, as they are.
     HandOver(Duration),
     /// Serve the sockets of this slot too.
@@ -167,8 +172,8 @@ impl Control {
                 (Ok(Order::Plan), None) => {
                     self.report(&Report::PlanRefused { reason: "the packet brought no memfd".to_owned() });
                 }
-                (Ok(Order::Drain { deadline_ms }), _) => {
-                    return Some(Task::Drain(Duration::from_millis(deadline_ms)));
+                (Ok(Order::Drain { deadline_ms, last }), _) => {
+                    return Some(Task::Drain { deadline: Duration::from_millis(deadline_ms), last });
                 }
                 (Ok(Order::HandOver { deadline_ms }), _) => {
                     return Some(Task::HandOver(Duration::from_millis(deadline_ms)));
@@ -195,14 +200,19 @@ impl Control {
         if let Some(shared) = table.and_then(|table| table.retired(self.own_slot)) {
             self.orphan_deadline_ns = None;
             log::info!("event=followed by=\"the next instance's worker\" sockets_shared={shared}");
-            let drain = if shared { Task::HandOver } else { Task::Drain };
-            return Some(drain(self.drain_timeout));
+            let deadline = self.drain_timeout;
+            // Whatever kept ours has not passed them on.
+            return Some(if shared {
+                Task::HandOver(deadline)
+            } else {
+                Task::Drain { deadline, last: true }
+            });
         }
         if now.mono_ns < deadline_ns {
             return None;
         }
         self.orphan_deadline_ns = None;
-        Some(Task::Drain(self.drain_timeout))
+        Some(Task::Drain { deadline: self.drain_timeout, last: false })
     }
 }
 

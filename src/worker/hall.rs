@@ -25,7 +25,7 @@ use super::policy::{
     ACCEPTS_A_TURN, Drain, Reason, STARVED_RETRY, TURN_MAX, connection_count_max, timer_durations,
 };
 use super::timers::{Class, Timers};
-use super::{Listener, Outcome, PoolOptions, Speaks};
+use super::{Keeper, Listener, Outcome, PoolOptions, Speaks};
 
 /// A listening socket, and whether it is served here.
 pub struct Gate {
@@ -240,13 +240,13 @@ pub trait Porter<'r> {
                 Task::Adopt(slot) => self.serve_gates(slot, true)?,
                 Task::Release(slot) if slot != self.hall().own_slot => self.serve_gates(slot, false)?,
                 Task::Release(_) => {}
-                Task::Drain(deadline) => self.begin_drain(deadline, now),
+                Task::Drain { deadline, last } => self.begin_drain(deadline, last, now),
                 Task::HandOver(deadline) => {
                     for index in 0..self.hall().gates.len() {
                         let slot = self.hall().gates[index].listener.slot;
                         self.serve_gates(slot, false)?;
                     }
-                    self.begin_drain(deadline, now);
+                    self.begin_drain(deadline, false, now);
                 }
             }
         }
@@ -270,7 +270,7 @@ pub trait Porter<'r> {
 
     /// Until the idle time is over everything goes on, with `Connection: close`:
     /// whoever asks for health sees that it is time to go elsewhere.
-    fn begin_drain(&mut self, deadline: Duration, now: Now) {
+    fn begin_drain(&mut self, deadline: Duration, last: bool, now: Now) {
         let hall = self.hall();
         if let Some(drain) = &mut hall.drain {
             return drain.hurry(deadline, now);
@@ -282,7 +282,7 @@ pub trait Porter<'r> {
             }
         }
         hall.block.is(State::Draining);
-        hall.drain = Some(Drain::begin(hall.drain_idle, deadline, now));
+        hall.drain = Some(Drain::begin(hall.drain_idle, deadline, last, now));
     }
 
     /// Moves a drain on; true when nothing is left, or the deadline is over.
@@ -291,7 +291,7 @@ pub trait Porter<'r> {
         let (late, over) = (drain.is_late(now), drain.idle_is_over(now));
         let shut = drain.shut || over;
         let grace_ns = if late { 0 } else { drain.grace().as_nanos() as u64 };
-        let shuts = std::mem::replace(&mut drain.shut, shut) != shut;
+        let (shuts, last) = (std::mem::replace(&mut drain.shut, shut) != shut, drain.last);
         if over {
             let idle = |hall: &mut Hall<'r, Self::Open>| {
                 let oldest = hall.timers.oldest(Class::Idle);
@@ -303,7 +303,7 @@ pub trait Porter<'r> {
             }
         }
         if shuts {
-            self.stop_accepting(now);
+            self.stop_accepting(last, now);
         }
         let hall = self.hall();
         let done = late || (shut && hall.connections.count() == 0);
@@ -313,9 +313,10 @@ pub trait Porter<'r> {
         done
     }
 
-    /// Whoever was queued by now was let in by the kernel and is answered; from
-    /// here on connections are refused, so nobody waits in vain.
-    fn stop_accepting(&mut self, now: Now) {
+    /// Whoever was queued by now was let in by the kernel and is answered. Who
+    /// comes from here on is refused, so that nobody waits in vain, or waits in the
+    /// queue of a socket that is kept for the next instance.
+    fn stop_accepting(&mut self, last: bool, now: Now) {
         for index in 0..self.hall().gates.len() {
             while self.hall().gates[index].served && self.hall().connections.has_room() {
                 match socket::accept4(&self.hall().gates[index].listener.fd) {
@@ -326,8 +327,15 @@ pub trait Porter<'r> {
             let gate = &mut self.hall().gates[index];
             gate.ready = false;
             if std::mem::take(&mut gate.served) {
+                let kept = match gate.listener.keeper {
+                    Keeper::Nobody => false,
+                    Keeper::Store => !last,
+                    Keeper::Unit => true,
+                };
                 // One that is ended already, or watched no more, is as good.
-                let _ = socket::stop_listening(&gate.listener.fd);
+                if !kept {
+                    let _ = socket::stop_listening(&gate.listener.fd);
+                }
                 let _ = self.watch(index);
             }
         }

@@ -28,6 +28,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use core_affinity::CoreId;
+use serde::{Deserialize, Serialize};
 
 use crate::clock;
 use crate::endpoint::{App, AppOptions, Desk, RouteGroup};
@@ -81,6 +82,21 @@ pub struct Listener {
     pub address: String,
     /// What is spoken there.
     pub speaks: Speaks,
+    /// Who else keeps it open.
+    pub keeper: Keeper,
+}
+
+/// Who keeps a listening socket open beside the instance, so that connections
+/// wait in its queue from one instance to the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Keeper {
+    /// Nobody.
+    #[default]
+    Nobody,
+    /// systemd's fd store, from a start to a stop that no other start follows.
+    Store,
+    /// A socket unit, which it belongs to.
+    Unit,
 }
 
 /// What is spoken on a listening socket.
@@ -150,6 +166,9 @@ pub enum Order {
     Drain {
         /// How long the rest may take.
         deadline_ms: u64,
+        /// Nobody is to follow on these sockets: who comes later is refused and
+        /// need not wait.
+        last: bool,
     },
     /// A successor accepts on the same sockets: nothing more is accepted here,
     /// answers close; exit at the latest after this long.
@@ -411,7 +430,9 @@ impl Order {
     pub fn encode(&self) -> Vec<u8> {
         match self {
             Order::Plan => vec![b'P'],
-            Order::Drain { deadline_ms } => numbered(b'D', *deadline_ms),
+            Order::Drain { deadline_ms, last } => {
+                [numbered(b'D', *deadline_ms), vec![u8::from(*last)]].concat()
+            }
             Order::HandOver { deadline_ms } => numbered(b'H', *deadline_ms),
             Order::Adopt { slot } => numbered(b'A', *slot as u64),
             Order::Release { slot } => numbered(b'R', *slot as u64),
@@ -425,7 +446,10 @@ impl Order {
     pub fn decode(packet: &[u8]) -> Result<Order, UnknownPacket> {
         match packet.first() {
             Some(b'P') => Ok(Order::Plan),
-            Some(b'D') => Ok(Order::Drain { deadline_ms: number(packet)? }),
+            Some(b'D') => {
+                let last = packet.get(9).is_some_and(|last| *last != 0);
+                Ok(Order::Drain { deadline_ms: number(packet)?, last })
+            }
             Some(b'H') => Ok(Order::HandOver { deadline_ms: number(packet)? }),
             Some(b'A') => Ok(Order::Adopt { slot: number(packet)? as usize }),
             Some(b'R') => Ok(Order::Release { slot: number(packet)? as usize }),
@@ -469,7 +493,8 @@ mod tests {
     fn every_message_survives_its_packet() {
         for order in [
             Order::Plan,
-            Order::Drain { deadline_ms: 30_000 },
+            Order::Drain { deadline_ms: 30_000, last: false },
+            Order::Drain { deadline_ms: 1 << 40, last: true },
             Order::HandOver { deadline_ms: 0 },
             Order::Adopt { slot: 3 },
             Order::Release { slot: 1 << 40 },

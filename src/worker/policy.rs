@@ -53,13 +53,16 @@ pub struct Drain {
     deadline_ns: u64,
     /// Nothing new is let in any more.
     pub shut: bool,
+    /// Nobody is to follow on the sockets.
+    pub last: bool,
 }
 
 impl Drain {
     /// Idle connections are kept for `idle`, the others for `deadline`.
     #[must_use]
-    pub fn begin(idle: Duration, deadline: Duration, now: Now) -> Drain {
-        Drain { idle, idle_ns: now.plus(idle).mono_ns, deadline_ns: now.plus(deadline).mono_ns, shut: false }
+    pub fn begin(idle: Duration, deadline: Duration, last: bool, now: Now) -> Drain {
+        let (idle_ns, deadline_ns) = (now.plus(idle).mono_ns, now.plus(deadline).mono_ns);
+        Drain { idle, idle_ns, deadline_ns, shut: false, last }
     }
 
     /// Another order to drain can only hurry one that is under way.

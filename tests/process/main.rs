@@ -1,5 +1,6 @@
 //! splitd from outside: real processes, real sockets, real signals.
 
+mod activation;
 mod bad_input;
 #[cfg(feature = "kafka")]
 mod broker;

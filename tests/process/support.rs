@@ -66,6 +66,16 @@ pub fn free_ports(count: u16) -> u16 {
     }
 }
 
+/// Connections that wait at a listening port, by the text of /proc/net/tcp (proc(5)).
+pub fn queued(table: &str, port: u16) -> u64 {
+    let waiting = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let listens = fields.get(3) == Some(&"0A") && fields[1].ends_with(&format!(":{port:04X}"));
+        listens.then(|| u64::from_str_radix(fields[4].split_once(':').unwrap().1, 16).unwrap())
+    };
+    table.lines().filter_map(waiting).sum()
+}
+
 /// How to start a daemon.
 pub struct Plan {
     pub io: &'static str,
@@ -199,9 +209,15 @@ impl Daemon {
 
     /// Starts it (again, over what an earlier one left) and waits until it is ready.
     pub fn start(&mut self) {
+        let mut command = self.command();
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        self.start_by(command);
+    }
+
+    /// The same by a command that becomes it.
+    pub fn start_by(&mut self, mut command: Command) {
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
-        let child = self.command().stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
-        self.master = Some(child);
+        self.master = Some(command.stderr(log).spawn().unwrap());
         wait_until("readyz", || {
             if let Ok(Some(status)) = self.master.as_mut().unwrap().try_wait() {
                 panic!("splitd left with {status}:\n{}", self.log());

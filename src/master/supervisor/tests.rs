@@ -708,7 +708,7 @@ fn a_stop_drains_workers_then_stops_the_logger_then_leaves() {
     let mut house = House::serving(&[0, 1]);
     house.handle(Event::Stop);
     let workers = [house.worker(0).unwrap(), house.worker(1).unwrap()];
-    let drain = Order::Drain { deadline_ms: 30_000 };
+    let drain = Order::Drain { deadline_ms: 30_000, last: false };
     assert_eq!(house.orders(), workers.map(|worker| (worker, drain.clone())));
     house.end(workers[0], Some(0));
     assert!(house.worker(0).is_none(), "nobody is replaced any more");
@@ -745,7 +745,7 @@ fn a_second_stop_hurries() {
     house.said.clear();
     house.handle(Event::Stop);
     let worker = house.worker(0).unwrap();
-    assert_eq!(house.orders(), [(worker, Order::Drain { deadline_ms: 0 })]);
+    assert_eq!(house.orders(), [(worker, Order::Drain { deadline_ms: 0, last: false })]);
     house.pass_to_timer();
     assert_eq!(house.killed(), [worker]);
     house.handle(Event::Stop);
@@ -765,7 +765,7 @@ fn a_drain_has_no_deadline_until_a_stop_gives_it_one() {
     house.said.clear();
     house.handle(Event::Stop);
     let worker = house.worker(0).unwrap();
-    assert_eq!(house.orders(), [(worker, Order::Drain { deadline_ms: 30_000 })]);
+    assert_eq!(house.orders(), [(worker, Order::Drain { deadline_ms: 30_000, last: false })]);
     house.pass_to_timer();
     assert_eq!(house.killed(), [worker]);
 }

@@ -95,6 +95,7 @@ fn serve(mode: Mode, sizes: Sizes, limits: Limits, listener: TcpListener, channe
         slot: 0,
         address: "test".to_owned(),
         speaks: crate::worker::Speaks::Http,
+        keeper: crate::worker::Keeper::Nobody,
     }];
     let ring = Ring::in_mode(mode, sizes).unwrap();
     let control = Control::new(channel, &options);
@@ -118,7 +119,7 @@ impl Running {
     }
 
     fn stop(self) -> Counts {
-        self.master.send(&Order::Drain { deadline_ms: 20_000 }.encode(), None).unwrap();
+        self.master.send(&Order::Drain { deadline_ms: 20_000, last: true }.encode(), None).unwrap();
         self.thread.join().unwrap()
     }
 }
