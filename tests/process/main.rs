@@ -18,6 +18,7 @@ mod ports;
 mod rate;
 mod reload;
 mod status;
+mod supervision;
 mod support;
 mod upgrade;
 mod vectors;

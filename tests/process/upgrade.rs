@@ -1,5 +1,5 @@
-//! The upgrade by exec in place, the death of the master, and workers that stand
-//! still: under load, and nobody notices.
+//! The upgrade by exec in place, and the death of the master: under load, and
+//! nobody notices.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -159,23 +159,6 @@ for_each_backend! {
         });
         assert_eq!(daemon.log().matches("event=followed").count(), 4);
         assert_eq!(Client::connect(daemon.assign()).get("/livez").status, 200);
-        assert_eq!(daemon.stop(), Some(0));
-    }
-
-    a_worker_that_was_stopped_is_replaced_by_the_watchdog(io) {
-        let mut daemon = Plan::new(io, "edge.experiments.json").workers(2).set("watchdog=1s").start();
-        daemon.expect("event=kill process=assign/0");
-        daemon.expect("event=ended process=assign/0");
-        let stopped = daemon.child("assign/0").unwrap();
-        signal(stopped, Signal::SIGSTOP);
-        wait_until("a successor", || daemon.child("assign/0").is_some_and(|pid| pid != stopped));
-        assert_eq!(daemon.metric("splitd_worker_restarts_total{cause=\"watchdog\"}"), 1);
-        let logger = daemon.child("logger").unwrap();
-        daemon.expect("event=kill process=logger");
-        daemon.expect("event=ended process=logger");
-        signal(logger, Signal::SIGSTOP);
-        wait_until("another logger", || daemon.child("logger").is_some_and(|pid| pid != logger));
-        assert_eq!(daemon.metric("splitd_logger_restarts_total{cause=\"watchdog\"}"), 1);
         assert_eq!(daemon.stop(), Some(0));
     }
 }

@@ -1,0 +1,141 @@
+//! Who stands still is ended and followed, and who only gets no CPU is not: with
+//! real processes that spin, are stopped, are starved.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use splitd::clock;
+use splitd::metrics::Table;
+use splitd::sys::region::Region;
+
+use crate::for_each_backend;
+use crate::support::{Client, Daemon, Plan, signal, wait_until};
+
+/// An instruction that jumps to itself.
+#[cfg(target_arch = "x86_64")]
+const SPIN: &[u8] = &[0xEB, 0xFE];
+#[cfg(target_arch = "aarch64")]
+const SPIN: &[u8] = &0x1400_0000u32.to_le_bytes();
+
+/// Has a process spin for ever once the system call returns that it waits in: its
+/// next instruction becomes one that jumps to itself, in its own copy of the page
+/// (proc(5): `syscall`, `mem`).
+fn spin(pid: i32) {
+    let mut next = None;
+    wait_until("it to wait in a system call", || {
+        let text = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap();
+        next = text.split_whitespace().nth(8).map(|word| word.trim_start_matches("0x").to_owned());
+        next.is_some()
+    });
+    let next = u64::from_str_radix(&next.unwrap(), 16).unwrap();
+    let memory = File::options().write(true).open(format!("/proc/{pid}/mem")).unwrap();
+    memory.write_all_at(SPIN, next).unwrap();
+}
+
+/// How long a process has not turned, as its block of metrics says.
+fn stands_still(daemon: &Daemon, pid: i32) -> Duration {
+    let region = Region::view_file(&daemon.directory.path().join("run/metrics")).unwrap();
+    let table = Table::attach(region.words()).unwrap();
+    let lives = table.blocks().filter_map(|block| block.life());
+    let turned_ns = lives.filter(|life| life.pid as i32 == pid).map(|life| life.turn_mono_ns).max();
+    Duration::from_nanos(clock::mono_ns().saturating_sub(turned_ns.expect("its block")))
+}
+
+/// Processes that have a thousandth of one CPU among them.
+struct Starved {
+    group: PathBuf,
+    hog: Child,
+}
+
+impl Starved {
+    /// None where this machine does not let us.
+    fn new() -> Option<Starved> {
+        let name = format!("splitd-test-{}", std::process::id());
+        // As both versions of cgroups have it: a millisecond a second.
+        let versions: [(&str, &[(&str, &str)]); 2] = [
+            ("/sys/fs/cgroup/cpu", &[("cpu.cfs_period_us", "1000000"), ("cpu.cfs_quota_us", "1000")]),
+            ("/sys/fs/cgroup", &[("cpu.max", "1000 1000000")]),
+        ];
+        versions.into_iter().find_map(|(root, limits)| {
+            let group = Path::new(root).join(&name);
+            fs::create_dir(&group).ok()?;
+            let hog = Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
+            let starved = Starved { group, hog };
+            let limited = limits.iter().all(|(file, limit)| starved.write(file, limit));
+            (limited && starved.take(starved.hog.id() as i32)).then_some(starved)
+        })
+    }
+
+    fn write(&self, file: &str, text: &str) -> bool {
+        let file = File::options().write(true).open(self.group.join(file));
+        file.is_ok_and(|file| file.write_all_at(text.as_bytes(), 0).is_ok())
+    }
+
+    fn take(&self, pid: i32) -> bool {
+        self.write("cgroup.procs", &pid.to_string())
+    }
+}
+
+impl Drop for Starved {
+    fn drop(&mut self) {
+        let _ = self.hog.kill();
+        let _ = self.hog.wait();
+        let above = self.group.parent().unwrap().join("cgroup.procs");
+        for pid in fs::read_to_string(self.group.join("cgroup.procs")).unwrap_or_default().lines() {
+            let _ = fs::write(&above, pid);
+        }
+        let _ = fs::remove_dir(&self.group);
+    }
+}
+
+#[test]
+fn a_worker_that_gets_no_cpu_is_left_alone() {
+    let Some(starved) = Starved::new() else {
+        return eprintln!("skipped: no control over CPU time here");
+    };
+    let daemon = Plan::new("auto", "edge.experiments.json").set("watchdog=1s").start();
+    let worker = daemon.child("assign/0").unwrap();
+    // Beside the hog it has next to nothing of that thousandth.
+    let idle = Command::new("chrt").args(["--idle", "--pid", "0", &worker.to_string()]).status();
+    assert!(idle.expect("chrt").success());
+    assert!(starved.take(worker));
+    wait_until("it to stand still", || stands_still(&daemon, worker) > Duration::from_secs(3));
+    drop(starved);
+    assert_eq!(Client::connect(daemon.assign()).get("/v1/assign?user_id=1").status, 200);
+    assert_eq!(daemon.child("assign/0"), Some(worker));
+    assert!(!daemon.log().contains("event=kill"), "{}", daemon.log());
+}
+
+for_each_backend! {
+    a_worker_that_spins_is_ended_and_followed(io) {
+        let mut daemon = Plan::new(io, "edge.experiments.json").workers(2).set("watchdog=1s").start();
+        daemon.expect("event=kill process=assign/0");
+        daemon.expect("event=ended process=assign/0");
+        let spinning = daemon.child("assign/0").unwrap();
+        spin(spinning);
+        wait_until("a successor", || daemon.child("assign/0").is_some_and(|pid| pid != spinning));
+        assert_eq!(daemon.metric("splitd_worker_restarts_total{cause=\"watchdog\"}"), 1);
+        assert_eq!(daemon.stop(), Some(0));
+    }
+
+    a_worker_that_was_stopped_is_replaced_by_the_watchdog(io) {
+        let mut daemon = Plan::new(io, "edge.experiments.json").workers(2).set("watchdog=1s").start();
+        daemon.expect("event=kill process=assign/0");
+        daemon.expect("event=ended process=assign/0");
+        let stopped = daemon.child("assign/0").unwrap();
+        signal(stopped, Signal::SIGSTOP);
+        wait_until("a successor", || daemon.child("assign/0").is_some_and(|pid| pid != stopped));
+        assert_eq!(daemon.metric("splitd_worker_restarts_total{cause=\"watchdog\"}"), 1);
+        let logger = daemon.child("logger").unwrap();
+        daemon.expect("event=kill process=logger");
+        daemon.expect("event=ended process=logger");
+        signal(logger, Signal::SIGSTOP);
+        wait_until("another logger", || daemon.child("logger").is_some_and(|pid| pid != logger));
+        assert_eq!(daemon.metric("splitd_logger_restarts_total{cause=\"watchdog\"}"), 1);
+        assert_eq!(daemon.stop(), Some(0));
+    }
+}
