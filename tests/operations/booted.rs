@@ -11,7 +11,8 @@ use nix::sched::{CloneFlags, setns};
 
 use crate::generator::{Generator, Work};
 use crate::proxy::{self, Retries};
-use crate::support::{Client, PATIENCE, Response, golden, signal, wait_until};
+use crate::show::rate;
+use crate::support::{Client, PATIENCE, Response, golden, queued, signal, wait_until};
 
 fn target() -> PathBuf {
     let own = concat!(env!("CARGO_MANIFEST_DIR"), "/target");
@@ -148,8 +149,12 @@ impl Machine {
         self.try_get(port, target).unwrap_or_else(|| panic!("{port} {target}\n{}", self.journal(&[])))
     }
 
-    fn load(&self, port: u16, connections: usize, rate: f64) -> Generator {
-        Generator::start(Work { port, connections, rate, network: Some(self.network()) })
+    /// A load that has begun.
+    fn load(&self, port: u16) -> Generator {
+        let work = Work { port, connections: 16, rate: rate(500), network: Some(self.network()) };
+        let load = Generator::start(work);
+        load.go_on(0.5);
+        load
     }
 
     /// Our pids of splitd's children, by name.
@@ -163,6 +168,17 @@ impl Machine {
                 self.run(&["cat", &format!("/proc/{pid}/comm")]).stdout.trim_ascii() == name.as_bytes()
             })
             .map(|pid| pid.parse().unwrap())
+    }
+
+    /// So many starts in so short a time would be one crash after another.
+    fn forget_starts(&self) {
+        self.run(&["systemctl", "reset-failed", "splitd"]);
+    }
+
+    /// The pids of all that is splitd's.
+    fn lives(&self) -> Vec<u8> {
+        let names = "splitd|assign/.*|bulk/.*|admin/.*|logger|loader";
+        self.run(&["pgrep", "--exact", names]).stdout
     }
 
     /// One field of a file in its /proc.
@@ -201,11 +217,15 @@ fn the_package_lives_under_systemd() {
         ("a killed master is replaced and nobody notices", a_killed_master_is_replaced_and_nobody_notices),
         ("an upgrade is the same service with another program", an_upgrade_is_the_same_service),
         ("a restart fails nothing behind HAProxy", a_restart_fails_nothing_behind_haproxy),
+        ("a restart turns nobody away", a_restart_turns_nobody_away),
+        ("who waits while the old one drains is answered by the next", who_waits_is_answered_by_the_next),
         ("a stop is within its time and leaves nobody", a_stop_is_within_its_time_and_leaves_nobody),
+        ("a socket unit starts it, and a restart turns nobody away", a_socket_unit_starts_it),
     ];
     for (name, step) in steps {
         let begin = std::time::Instant::now();
         println!("{name} …");
+        machine.forget_starts();
         step(&machine);
         println!("{name}: {} ms", begin.elapsed().as_millis());
     }
@@ -312,8 +332,7 @@ fn a_reload_takes_a_good_file_and_no_bad_one(machine: &Machine) {
         let mut file = File::create(machine.path("/etc/splitd/experiments.json")).unwrap();
         file.write_all(text.as_bytes()).unwrap();
     };
-    let load = machine.load(8080, 8, 500.0);
-    load.more(100);
+    let load = machine.load(8080);
     put(&text.replace("edge-1", "edge-2"));
     machine.did(&["systemctl", "reload", "splitd"]);
     wait_until("the new version", || version(machine) == "edge-2");
@@ -333,14 +352,13 @@ fn a_reload_takes_a_good_file_and_no_bad_one(machine: &Machine) {
 
 fn a_killed_master_is_replaced_and_nobody_notices(machine: &Machine) {
     let before = machine.property("MainPID");
-    let load = machine.load(8080, 16, 500.0);
-    load.more(300);
+    let load = machine.load(8080);
     machine.did(&["kill", "-KILL", &before]);
     wait_until("a new master", || {
         let pid = machine.property("MainPID");
         pid != "0" && pid != before && machine.property("SubState") == "running"
     });
-    load.more(300);
+    load.go_on(0.5);
     wait_until("the old workers to leave", || {
         let tasks = machine.did(&["cat", "/proc/1/task/1/children"]);
         !tasks.split_whitespace().any(|pid| {
@@ -348,7 +366,7 @@ fn a_killed_master_is_replaced_and_nobody_notices(machine: &Machine) {
             String::from_utf8_lossy(&name).starts_with("assign/")
         })
     });
-    load.more(300);
+    load.go_on(0.5);
     let outcome = load.stop();
     println!("  {outcome}");
     assert_eq!((outcome.failed(), outcome.turned_away), (0, 0), "{outcome}");
@@ -357,14 +375,13 @@ fn a_killed_master_is_replaced_and_nobody_notices(machine: &Machine) {
 
 fn an_upgrade_is_the_same_service(machine: &Machine) {
     let before = (machine.property("MainPID"), machine.child("assign/0"));
-    let load = machine.load(8080, 16, 500.0);
-    load.more(300);
+    let load = machine.load(8080);
     machine.did(&["systemctl", "kill", "--kill-who=main", "--signal=USR2", "splitd"]);
     wait_until("everybody to be replaced", || {
         machine.journal(&["--output=cat"]).contains("event=workers_replaced")
             && machine.child("assign/0").is_some_and(|pid| Some(pid) != before.1)
     });
-    load.more(300);
+    load.go_on(0.5);
     let outcome = load.stop();
     println!("  {outcome}");
     assert_eq!((outcome.failed(), outcome.turned_away), (0, 0), "{outcome}");
@@ -380,13 +397,68 @@ fn a_restart_fails_nothing_behind_haproxy(machine: &Machine) {
     wait_until("HAProxy", || {
         machine.try_get(8000, "/v1/assign?user_id=1").is_some_and(|response| response.status == 200)
     });
-    let load = machine.load(8000, 16, 500.0);
-    load.more(300);
+    let load = machine.load(8000);
     machine.did(&["systemctl", "restart", "splitd"]);
-    load.more(600);
+    load.go_on(1.0);
     let outcome = load.stop();
     println!("  {outcome}");
     assert_eq!(outcome.failed(), 0, "{outcome}");
+}
+
+fn a_restart_turns_nobody_away(machine: &Machine) {
+    let load = machine.load(8080);
+    for _ in 0..2 {
+        machine.did(&["systemctl", "restart", "splitd"]);
+        load.go_on(0.5);
+    }
+    let outcome = load.stop();
+    println!("  {outcome}");
+    assert_eq!((outcome.failed(), outcome.turned_away), (0, 0), "{outcome}");
+}
+
+/// A request that is not whole keeps the old one beyond its idle time.
+fn who_waits_is_answered_by_the_next(machine: &Machine) {
+    let before = machine.property("MainPID");
+    let ask = || {
+        machine.within(|| {
+            let mut client = Client::connect(8080);
+            assert!(client.send(b"GET /v1/assign?user_id=1 HTTP/1.1\r\nHost: t\r\n\r\n"));
+            client
+        })
+    };
+    let mut held = machine.within(|| Client::connect(8080));
+    assert!(held.send(b"GET /livez HTTP/1.1\r\n"));
+    machine.did(&["systemctl", "restart", "--no-block", "splitd"]);
+    let mut waiting = Vec::new();
+    wait_until("nobody to be let in any more", || {
+        waiting.push(ask());
+        queued(&machine.did(&["cat", "/proc/net/tcp"]), 8080) >= 64
+    });
+    assert_eq!(machine.property("MainPID"), before, "the old one is not done yet");
+    assert!(held.send(b"Host: t\r\n\r\n"));
+    assert_eq!(held.receive().expect("its answer").status, 200);
+    for client in &mut waiting {
+        assert_eq!(client.receive().expect("an answer").status, 200);
+    }
+    assert_ne!(machine.property("MainPID"), before);
+}
+
+fn a_socket_unit_starts_it(machine: &Machine) {
+    assert_eq!(machine.did(&["systemd-analyze", "verify", "splitd.socket"]), "");
+    machine.did(&["systemctl", "start", "splitd.socket"]);
+    assert_eq!(machine.property("ActiveState"), "inactive", "nobody has asked yet");
+    assert_eq!(machine.get(8080, "/v1/assign?user_id=1").status, 200, "the first who asks starts it");
+    a_restart_turns_nobody_away(machine);
+    who_waits_is_answered_by_the_next(machine);
+    machine.forget_starts();
+    let load = machine.load(8080);
+    machine.did(&["systemctl", "stop", "splitd.service"]);
+    load.go_on(0.5);
+    let outcome = load.stop();
+    println!("  stopped, and started by who asked: {outcome}");
+    assert_eq!((outcome.failed(), outcome.turned_away), (0, 0), "{outcome}");
+    machine.did(&["systemctl", "stop", "splitd.socket", "splitd.service"]);
+    wait_until("all to be gone", || machine.lives().is_empty());
 }
 
 fn a_stop_is_within_its_time_and_leaves_nobody(machine: &Machine) {
@@ -396,10 +468,7 @@ fn a_stop_is_within_its_time_and_leaves_nobody(machine: &Machine) {
         ("success".into(), "inactive".into())
     );
     // The logger of the master that was killed leaves once no worker writes any more.
-    wait_until("all to be gone", || {
-        let names = "splitd|assign/.*|bulk/.*|admin/.*|logger|loader";
-        machine.run(&["pgrep", "--exact", names]).stdout.is_empty()
-    });
+    wait_until("all to be gone", || machine.lives().is_empty());
     let log = machine.journal(&["--output=cat"]);
     assert!(log.contains("event=exit code=0"), "{log}");
 }

@@ -92,30 +92,48 @@ impl Latency {
     }
 }
 
+/// What is told of a generator at work.
+#[derive(Debug, Default)]
+struct Told {
+    answered: AtomicU64,
+    failed: AtomicU64,
+}
+
 /// A generator at work.
 pub struct Generator {
+    rate: f64,
     stop: Arc<AtomicBool>,
-    answered: Arc<AtomicU64>,
+    told: Arc<Told>,
     thread: JoinHandle<Outcome>,
 }
 
 impl Generator {
     pub fn start(work: Work) -> Generator {
         let stop = Arc::new(AtomicBool::new(false));
-        let answered = Arc::new(AtomicU64::new(0));
-        let (stopped, counted) = (stop.clone(), answered.clone());
+        let told = Arc::new(Told::default());
+        let (rate, stopped, tells) = (work.rate, stop.clone(), told.clone());
         let thread = std::thread::spawn(move || {
             if let Some(network) = &work.network {
                 // The thread's alone.
                 setns(network, CloneFlags::CLONE_NEWNET).expect("its network");
             }
-            Bench::new(&work).run(work.rate, &stopped, &counted)
+            Bench::new(&work).run(work.rate, &stopped, &tells)
         });
-        Generator { stop, answered, thread }
+        Generator { rate, stop, told, thread }
     }
 
     pub fn answered(&self) -> u64 {
-        self.answered.load(Relaxed)
+        self.told.answered.load(Relaxed)
+    }
+
+    /// As [`Outcome::failed`], up to now.
+    pub fn failed(&self) -> u64 {
+        self.told.failed.load(Relaxed)
+    }
+
+    /// Waits until as many more were answered as are sent in so many seconds.
+    pub fn go_on(&self, seconds: f64) {
+        self.more((self.rate * seconds) as u64);
     }
 
     /// Waits until so many more were answered.
@@ -170,7 +188,7 @@ impl Bench {
         bench
     }
 
-    fn run(mut self, rate: f64, stop: &AtomicBool, answered: &AtomicU64) -> Outcome {
+    fn run(mut self, rate: f64, stop: &AtomicBool, told: &Told) -> Outcome {
         let begin = Instant::now();
         let interval = Duration::from_secs_f64(1.0 / rate);
         let mut due = begin;
@@ -199,7 +217,8 @@ impl Bench {
             for event in &events[..count] {
                 self.receive(event.data() as usize);
             }
-            answered.store(self.outcome.answered, Relaxed);
+            told.answered.store(self.outcome.answered, Relaxed);
+            told.failed.store(self.outcome.failed(), Relaxed);
         }
     }
 

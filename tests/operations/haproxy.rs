@@ -8,6 +8,7 @@ use nix::sys::signal::Signal;
 
 use crate::generator::{Generator, Work};
 use crate::proxy::{Proxy, Retries, has_haproxy};
+use crate::show::rate;
 use crate::support::{Client, Daemon, Plan, signal, wait_until};
 
 fn daemon(workers: usize) -> Daemon {
@@ -112,12 +113,12 @@ fn a_restart_of_the_only_instance_fails_nothing_with_the_shipped_file() {
     }
     let mut daemon = Plan::new("auto", "edge.experiments.json").workers(2).set("drain_idle=1s").start();
     let proxy = Proxy::start(&[&daemon], Retries::AsShipped);
-    let load = load(proxy.port, 16, 500.0);
-    load.more(500);
+    let load = load(proxy.port, 16, rate(500));
+    load.go_on(1.0);
     for _ in 0..2 {
         assert_eq!(daemon.stop(), Some(0));
         daemon.start();
-        load.more(500);
+        load.go_on(1.0);
     }
     let outcome = load.stop();
     println!("{outcome}");

@@ -1,18 +1,15 @@
 //! What is promised of reloads, replacements and kills, shown under load: a small
-//! part of it with every run of the tests, the whole by `scripts/soak`.
-//!
-//! ```text
-//! scripts/soak show          50 reloads, 25 replacements, 3 upgrades at 5,000 requests/s, through HAProxy and directly
-//! scripts/soak run [S]       20,000 requests/s over 1,024 connections, reloads, a KILL a minute
-//! scripts/soak spread        how evenly HAProxy's pool falls on 8 workers
-//! scripts/soak reload        service times with reloads of 10,000 experiments and without
-//! ```
+//! part of it with every run of the tests, the whole by `scripts/soak`, which says
+//! what there is. A promise that does not hold is named.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::fs;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use splitd::metrics::{Family, Process, ROUTES, Table, histogram::upper_edge_ns};
+use splitd::sys::region::Region;
 
 use crate::generator::{Generator, Work};
 use crate::plans;
@@ -24,8 +21,32 @@ fn generator(port: u16, connections: usize, rate: f64) -> Generator {
 }
 
 /// From the environment, for longer runs than a test's.
-fn number(name: &str, otherwise: u64) -> u64 {
+pub fn number(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).map_or(otherwise, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
+}
+
+/// Requests a second, directly and as many through HAProxy.
+pub fn rate(otherwise: u64) -> f64 {
+    number("SPLITD_SHOW_RATE", otherwise) as f64
+}
+
+/// Promises, as they are found to hold or not.
+#[derive(Default)]
+struct Promises {
+    broken: Vec<String>,
+}
+
+impl Promises {
+    fn hold(&mut self, promise: &str, held: bool, found: impl Display) {
+        println!("  {} {promise}: {found}", if held { "kept  " } else { "BROKEN" });
+        if !held && !self.broken.iter().any(|broken| broken == promise) {
+            self.broken.push(promise.to_owned());
+        }
+    }
+
+    fn end(self) {
+        assert!(self.broken.is_empty(), "BROKEN: {}", self.broken.join("; "));
+    }
 }
 
 /// The same experiments under another version.
@@ -35,48 +56,12 @@ fn reload(daemon: &Daemon, number: u64) {
     let begin = from + text[from..].find('"').unwrap() + 1;
     let end = begin + text[begin..].find('"').unwrap();
     daemon.replace_experiments(&format!("{}edge-{number}{}", &text[..begin], &text[end..]));
-    let (code, said) = daemon.order(&["reload", "--wait"]);
-    assert_eq!(code, Some(0), "{said}");
+    order(daemon, &["reload", "--wait"]);
 }
 
-fn replace_workers(daemon: &Daemon) {
-    let (code, said) = daemon.order(&["reload", "--workers", "--wait"]);
-    assert_eq!(code, Some(0), "{said}");
-}
-
-#[test]
-fn reloads_replacements_and_upgrades_fail_nothing_directly_nor_behind_haproxy_without_retries() {
-    if !has_haproxy() {
-        return;
-    }
-    let (reloads, replacements) = (number("SPLITD_SHOW_RELOADS", 6), number("SPLITD_SHOW_REPLACEMENTS", 2));
-    let upgrades = number("SPLITD_SHOW_UPGRADES", 1);
-    let rate = number("SPLITD_SHOW_RATE", 400) as f64;
-    let mut daemon = Plan::new("auto", "edge.experiments.json").workers(2).set("drain_idle=1s").start();
-    let proxy = Proxy::start(&[&daemon], Retries::None);
-    let (behind, direct) = (generator(proxy.port, 32, rate), generator(daemon.assign(), 32, rate));
-    behind.more(rate as u64 / 2);
-    for step in 0..reloads.max(replacements) {
-        if step < reloads {
-            reload(&daemon, step + 2);
-        }
-        if step < replacements {
-            replace_workers(&daemon);
-        }
-        if step < upgrades {
-            upgrade(&daemon);
-        }
-        behind.more(rate as u64 / 10);
-        direct.more(rate as u64 / 10);
-    }
-    let (behind, direct) = (behind.stop(), direct.stop());
-    println!("{reloads} reloads, {replacements} times every worker replaced, {upgrades} upgrades");
-    println!("behind HAProxy: {behind}\ndirectly: {direct}");
-    assert_eq!((behind.failed(), direct.failed()), (0, 0), "behind HAProxy {behind}; directly {direct}");
-    assert_eq!((proxy.count("wretr"), proxy.count("wredis"), direct.turned_away), (0, 0, 0));
-    assert!(daemon.metric("splitd_reloads_total") >= reloads);
-    drop(proxy);
-    assert_eq!(daemon.stop(), Some(0));
+fn order(daemon: &Daemon, arguments: &[&str]) {
+    let (code, said) = daemon.order(arguments);
+    assert_eq!(code, Some(0), "{arguments:?}: {said}");
 }
 
 fn upgrade(daemon: &Daemon) {
@@ -86,18 +71,137 @@ fn upgrade(daemon: &Daemon) {
     wait_until("everybody to be replaced", || done() > before);
 }
 
-/// Memory (proportional, KiB) and descriptors of each process, by name.
-fn footprint(daemon: &Daemon) -> BTreeMap<String, (u64, u64)> {
+#[test]
+fn reloads_replacements_and_upgrades_fail_nothing_directly_nor_behind_haproxy_without_retries() {
+    if !has_haproxy() {
+        return;
+    }
+    let (reloads, replacements) = (number("SPLITD_SHOW_RELOADS", 6), number("SPLITD_SHOW_REPLACEMENTS", 2));
+    let upgrades = number("SPLITD_SHOW_UPGRADES", 1);
+    let mut daemon = Plan::new("auto", "edge.experiments.json").workers(2).set("drain_idle=1s").start();
+    let proxy = Proxy::start(&[&daemon], Retries::None);
+    let (behind, direct) = (generator(proxy.port, 32, rate(400)), generator(daemon.assign(), 32, rate(400)));
+    behind.go_on(0.5);
+    for step in 0..reloads.max(replacements) {
+        if step < reloads {
+            reload(&daemon, step + 2);
+        }
+        if step < replacements {
+            order(&daemon, &["reload", "--workers", "--wait"]);
+        }
+        if step < upgrades {
+            upgrade(&daemon);
+        }
+        behind.go_on(0.1);
+        direct.go_on(0.1);
+    }
+    let repeated = proxy.count("wretr") + proxy.count("wredis");
+    let (behind, direct) = (behind.stop(), direct.stop());
+    println!("{reloads} reloads, {replacements} times every worker replaced, {upgrades} upgrades");
+    let mut promises = Promises::default();
+    promises.hold("nothing fails behind HAProxy", behind.failed() == 0, &behind);
+    promises.hold("HAProxy repeats nothing", repeated == 0, repeated);
+    promises.hold("nothing fails directly", direct.failed() == 0, &direct);
+    promises.hold("nobody is turned away", direct.turned_away == 0, direct.turned_away);
+    assert!(daemon.metric("splitd_reloads_total") >= reloads);
+    drop(proxy);
+    assert_eq!(daemon.stop(), Some(0));
+    promises.end();
+}
+
+/// Kills a process and says how many requests failed of it; none may have failed
+/// since the kill before, which is what `failed` was then.
+fn kill(
+    daemon: &Daemon,
+    name: &str,
+    load: &Generator,
+    failed: &mut u64,
+    loses_max: u64,
+    promises: &mut Promises,
+) {
+    let between = load.failed() - *failed;
+    promises.hold("nothing fails but by a KILL of a worker", between == 0, between);
+    daemon.kill_child(name);
+    load.go_on(0.5);
+    let lost = load.failed() - *failed - between;
+    *failed = load.failed();
+    let promise = match loses_max {
+        0 => format!("a KILL of {name} loses nothing"),
+        _ => "a KILL of a worker loses at most what was under way on its connections".to_owned(),
+    };
+    promises.hold(&promise, lost <= loses_max, format!("{lost} of {loses_max} connections"));
+}
+
+#[test]
+fn a_killed_worker_loses_what_was_under_way_and_a_killed_master_or_logger_nothing() {
+    const CONNECTIONS: usize = 32;
+    let mut daemon = Plan::new("auto", "edge.experiments.json").workers(2).set("orphan_timeout=1h").start();
+    for expected in ["event=ended", "event=restart_waits", "event=master_gone", "event=takeover"] {
+        daemon.expect(expected);
+    }
+    let load = generator(daemon.assign(), CONNECTIONS, rate(400));
+    load.go_on(0.5);
+    let (mut promises, mut failed) = (Promises::default(), 0);
+    for _ in 0..number("SPLITD_SHOW_KILLS", 1) {
+        kill(&daemon, "assign/0", &load, &mut failed, CONNECTIONS as u64, &mut promises);
+        kill(&daemon, "logger", &load, &mut failed, 0, &mut promises);
+        daemon.kill_master();
+        daemon.start();
+        daemon.wait_for_orphans();
+        load.go_on(0.5);
+        let lost = load.failed() - failed;
+        promises.hold("a KILL of the master loses nothing", lost == 0, lost);
+    }
+    let outcome = load.stop();
+    println!("{outcome}");
+    promises.hold("nobody is turned away", outcome.turned_away == 0, outcome.turned_away);
+    promises.hold("no answer but 200", outcome.refused.is_empty(), &outcome);
+    assert_eq!(daemon.stop(), Some(0));
+    promises.end();
+}
+
+/// What a process has of the machine.
+#[derive(Debug, Clone, Copy)]
+struct Footprint {
+    /// Its own memory, in KiB.
+    own: u64,
+    /// With its share of what it maps with others.
+    proportional: u64,
+    /// Descriptors, but for sockets.
+    descriptors: u64,
+    sockets: u64,
+}
+
+impl Footprint {
+    fn of(pid: i32) -> Option<Footprint> {
+        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+        let kib = |name: &str| -> Option<u64> {
+            rollup.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
+        };
+        let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.filter_map(|entry| {
+            Some(fs::read_link(entry.ok()?.path()).ok()?.to_string_lossy().starts_with("socket:"))
+        });
+        let (sockets, descriptors): (Vec<bool>, Vec<bool>) = descriptors.partition(|is_socket| *is_socket);
+        Some(Footprint {
+            own: kib("Pss_Anon:")?,
+            proportional: kib("Pss:")?,
+            descriptors: descriptors.len() as u64,
+            sockets: sockets.len() as u64,
+        })
+    }
+}
+
+impl Display for Footprint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} of {} KiB, {} + {}", self.own, self.proportional, self.descriptors, self.sockets)
+    }
+}
+
+/// By name.
+fn footprints(daemon: &Daemon) -> BTreeMap<String, Footprint> {
     let master = (daemon.master_pid(), "master".to_owned());
     let all = daemon.children().into_iter().chain([master]);
-    all.filter_map(|(pid, name)| {
-        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
-        let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
-        let kib = line.split_whitespace().next()?.parse().ok()?;
-        let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count() as u64;
-        Some((name, (kib, descriptors)))
-    })
-    .collect()
+    all.filter_map(|(pid, name)| Some((name, Footprint::of(pid)?))).collect()
 }
 
 #[test]
@@ -117,53 +221,71 @@ fn soak() {
     }
     let load = generator(daemon.assign(), connections as usize, rate as f64);
     let begin = Instant::now();
+    let (mut promises, mut failed) = (Promises::default(), 0);
     let (mut reloads, mut kills, mut killed_at) = (0, 0, begin);
-    let mut early: BTreeMap<String, (u64, u64)> = BTreeMap::new();
-    println!("  seconds  answered  process: KiB, descriptors …");
+    let mut early: BTreeMap<String, Footprint> = BTreeMap::new();
+    let mut late = early.clone();
+    println!("  seconds  answered  process: own of proportional memory, descriptors + sockets …");
     while begin.elapsed() < Duration::from_secs(seconds) {
         std::thread::sleep(Duration::from_secs(5));
         reload(&daemon, 2 + reloads);
         reloads += 1;
         // Well after a kill, so that everybody is there and has its memory.
-        if killed_at.elapsed() > kill_every / 2 || kills == 0 {
-            let now = footprint(&daemon);
-            let text: Vec<String> =
-                now.iter().map(|(name, (kib, count))| format!("{name}: {kib}, {count}")).collect();
+        if killed_at.elapsed() > kill_every / 2 {
+            let now = footprints(&daemon);
+            let text: Vec<String> = now.iter().map(|(name, has)| format!("{name}: {has}")).collect();
             println!("  {:7}  {:8}  {}", begin.elapsed().as_secs(), load.answered(), text.join("  "));
             if begin.elapsed() > Duration::from_secs(seconds / 4) {
-                for (name, value) in now {
-                    early.entry(name).or_insert(value);
+                for (name, has) in &now {
+                    early.entry(name.clone()).or_insert(*has);
                 }
             }
+            late = now;
         }
         if killed_at.elapsed() > kill_every {
-            let name = ["assign/0", "logger", "assign/1"][kills as usize % 3];
+            let name = ["assign/0", "logger", "assign/1"][kills % 3];
             println!("  {:7}  KILL {name}", begin.elapsed().as_secs());
-            daemon.kill_child(name);
+            let loses_max = if name == "logger" { 0 } else { connections };
+            kill(&daemon, name, &load, &mut failed, loses_max, &mut promises);
             (kills, killed_at) = (kills + 1, Instant::now());
         }
     }
-    let late = footprint(&daemon);
+    let unaccounted = daemon.metric("splitd_exposures_unaccounted");
+    let after = load.failed() - failed;
     let outcome = load.stop();
     let elapsed = begin.elapsed().as_secs_f64();
-    println!(
-        "{:.0} requests/s for {elapsed:.0} s, {reloads} reloads, {kills} KILLs",
-        outcome.answered as f64 / elapsed
-    );
-    println!("{outcome}");
-    // A kill loses what was under way on that worker's connections.
-    assert!(outcome.unanswered <= kills * connections, "{outcome}");
-    assert_eq!(outcome.refused, BTreeMap::new(), "{outcome}");
-    for (name, (kib, descriptors)) in &early {
-        let Some((kib_late, descriptors_late)) = late.get(name) else { panic!("{name} is missing") };
-        assert!(*kib_late <= kib + kib / 5 + 8_192, "{name}: {kib} KiB early, {kib_late} late");
-        assert!(
-            *descriptors_late <= descriptors + connections + 16,
-            "{name}: {descriptors} descriptors early, {descriptors_late} late"
+    println!("{reloads} reloads and {kills} KILLs in {elapsed:.0} s; {outcome}");
+    promises.hold("nothing fails but by a KILL of a worker", after == 0, after);
+    promises.hold("no answer but 200", outcome.refused.is_empty(), &outcome);
+    promises.hold("nobody is turned away", outcome.turned_away == 0, outcome.turned_away);
+    let served = outcome.answered as f64 / elapsed;
+    let promise = format!("{rate} requests/s are served");
+    promises.hold(&promise, served > 0.99 * rate as f64, format!("{served:.0}"));
+    promises.hold("every exposure is accounted for", unaccounted == 0, unaccounted);
+    for (name, then) in &early {
+        let Some(now) = late.get(name) else { panic!("{name} is missing") };
+        let found = format!("{then} early, {now} late");
+        promises.hold(&format!("the memory of {name} is flat"), is_flat(then, now), &found);
+        promises.hold(
+            &format!("the descriptors of {name} are flat"),
+            now.descriptors <= then.descriptors + 2,
+            &found,
         );
     }
+    let sockets: u64 = late.values().map(|has| has.sockets).sum();
+    let most = connections + 128;
+    promises.hold(
+        "no connection is left open",
+        sockets <= most,
+        format!("{sockets} sockets, at most {most}"),
+    );
     assert_eq!(daemon.stop(), Some(0));
     println!("exposures that no ring took: {}", daemon.lost());
+    promises.end();
+}
+
+fn is_flat(then: &Footprint, now: &Footprint) -> bool {
+    now.own <= then.own + 2_048 && now.proportional <= then.proportional + then.proportional / 5 + 8_192
 }
 
 #[test]
@@ -207,47 +329,90 @@ fn spread_once(ports: &str, connections: usize) -> f64 {
     ratio
 }
 
-#[test]
-#[ignore = "half a minute on a quiet machine: scripts/soak reload"]
-fn reload_pauses() {
-    let shape = plans::Shape::of(10_000);
-    let text = plans::experiments_file(&shape);
-    let rounds = number("SPLITD_RELOAD_ROUNDS", 5);
-    let daemon = Plan::new("auto", "edge.experiments.json").set("sink.type=none").start();
-    daemon.replace_experiments(&text);
-    let (code, said) = daemon.order(&["reload", "--wait"]);
-    assert_eq!(code, Some(0), "{said}");
-    let load = generator(daemon.assign(), 16, number("SPLITD_RELOAD_RATE", 200) as f64);
-    load.more(400);
-    let slow = || {
-        let text = Client::connect(daemon.admin()).get("/metrics").body;
-        let count = |le: &str| -> u64 {
-            let lines = text.lines().filter(|line| {
-                line.starts_with("splitd_request_service_seconds_bucket{pool=\"assign\"") && line.contains(le)
-            });
-            lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
-        };
-        (count("le=\"+Inf\""), count("le=\"0.001\""))
+/// Requests that the pool `assign` has answered, and those of them that took more
+/// than 1 ms: by the workers' own histogram, from the bucket on that 1 ms is in,
+/// which begins at 0.983 ms.
+fn served(region: &Region) -> (u64, u64) {
+    let table = Table::attach(region.words()).unwrap();
+    let mut served = (0, 0);
+    let of_pool = |block: &splitd::metrics::Block<'_>| {
+        block.process() == Some(Process::Worker) && block.name() == "assign"
     };
-    println!("10,000 experiments, by the workers' own histogram: requests of more than 1 ms of service");
+    for block in table.blocks().filter(of_pool) {
+        for route in 0..ROUTES.len() {
+            for (bucket, count) in block.histogram(Family::ServiceTime, route).counts.iter().enumerate() {
+                served.0 += count;
+                let slow = upper_edge_ns(bucket).is_none_or(|edge_ns| edge_ns > 1_000_000);
+                served.1 += if slow { *count } else { 0 };
+            }
+        }
+    }
+    served
+}
+
+#[test]
+#[ignore = "a minute and a half on a quiet machine: scripts/soak reload"]
+fn reload_pauses() {
+    let daemon = Plan::new("auto", "edge.experiments.json").set("sink.type=none").start();
+    let path = daemon.directory.path();
+    // Written before, so that nothing but the reload is paired with none.
+    let text = plans::experiments_file(&plans::Shape::of(10_000));
+    for name in ["even", "odd"] {
+        fs::write(path.join(name), text.replacen("generated", name, 1)).unwrap();
+    }
+    let mut reloads = 0;
+    let mut take = || {
+        reloads += 1;
+        let name = ["even", "odd"][reloads % 2];
+        fs::hard_link(path.join(name), path.join("next")).unwrap();
+        fs::rename(path.join("next"), daemon.experiments()).unwrap();
+        order(&daemon, &["reload", "--wait"]);
+    };
+    take();
+    let load = generator(daemon.assign(), 16, number("SPLITD_RELOAD_RATE", 1_000) as f64);
+    load.go_on(1.0);
+    let region = Region::view_file(&path.join("run/metrics")).unwrap();
+    let (rounds, seconds) = (number("SPLITD_RELOAD_ROUNDS", 10), number("SPLITD_RELOAD_SECONDS", 4));
+    println!("10,000 experiments; requests of more than 1 ms of service, by the workers' own histogram");
+    // Of rounds without, and of rounds with reloads.
+    let mut slow = [0u64; 2];
     for round in 0..rounds {
         let mut row = Vec::new();
         for with in [false, true] {
-            let before = slow();
+            let before = served(&region);
             let begin = Instant::now();
-            let mut reloads = 0;
-            while begin.elapsed() < Duration::from_secs(3) {
+            let mut count = 0;
+            while begin.elapsed() < Duration::from_secs(seconds) {
                 if with {
-                    reload(&daemon, 100 + round * 100 + reloads);
-                    reloads += 1;
+                    take();
+                    count += 1;
                 }
                 std::thread::sleep(Duration::from_millis(200));
             }
-            let after = slow();
-            let (all, quick) = (after.0 - before.0, after.1 - before.1);
-            row.push(format!("{} of {all} with {reloads} reloads", all - quick));
+            let after = served(&region);
+            slow[usize::from(with)] += after.1 - before.1;
+            row.push(format!("{} of {} with {count} reloads", after.1 - before.1, after.0 - before.0));
         }
-        println!("  round {round}: {}; {}", row[0], row[1]);
+        println!("  round {round}: {}", row.join("; "));
     }
     println!("{}", load.stop());
+    let mut promises = Promises::default();
+    let [without, with] = slow;
+    let found = format!("{with} with, {without} without");
+    promises.hold("no service time over 1 ms because of a reload", is_no_more(with, without), found);
+    promises.end();
+}
+
+/// Whether what was counted with could as well have been counted without, in as
+/// long a time: of so many, each as likely here as there, no more than by chance one
+/// time in a thousand (3.09 standard deviations of the binomial distribution).
+fn is_no_more(with: u64, without: u64) -> bool {
+    let (more, all) = (with.saturating_sub(without) as f64, (with + without) as f64);
+    more * more <= 3.09 * 3.09 * all
+}
+
+#[test]
+fn more_is_what_chance_does_not_make() {
+    assert!(is_no_more(0, 0) && is_no_more(9, 0) && is_no_more(0, 100) && is_no_more(130, 100));
+    assert!(!is_no_more(10, 0) && !is_no_more(150, 100));
 }
