@@ -11,10 +11,13 @@
 //!               ▲  └──dead──┐      │dead    100 ms, doubling to 10 s; 60 healthy
 //!               └──time── Waiting ◄┘        seconds forget it all
 //! ```
+//! - [`messages`]: what goes in and comes out.
+//! - [`loader`], [`logger`], [`check`]: who lives beside the workers.
 //! - [`hand_over`]: a worker that lives is replaced, one slot after the other.
 //! - [`adoption`]: a socket without a worker is served by a neighbour.
 //! - [`watchdog`]: a process that stands still is ended.
 //! - [`standing`]: what crosses an upgrade.
+//! - [`stop`]: how it ends.
 //!
 //! Promises
 //! - A slot has one worker, and beside it at most either a successor that is not
@@ -26,17 +29,21 @@
 //!   whatever the children do, because what does not leave is killed.
 
 mod adoption;
+mod check;
 mod hand_over;
+mod loader;
+mod logger;
+mod messages;
 pub mod standing;
+mod stop;
 pub mod watchdog;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use serde::{Deserialize, Serialize};
 
-use crate::worker::Order;
+pub use messages::{Action, EXIT_CRASHING, EXIT_DONE, EXIT_FAULTY, EXIT_REFUSED, Event, Process, Role};
 
 /// Before a second replacement in a row; it doubles from there.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
@@ -50,158 +57,15 @@ const START_TIME_MAX: Duration = Duration::from_secs(10);
 const START_TIME_SLOW: Duration = Duration::from_secs(1);
 /// A loader that takes longer to read and compile is killed; the plan in force stays.
 const LOAD_TIME_MAX: Duration = Duration::from_secs(120);
-/// A first loader that is killed so often in a row is not tried again.
-const FIRST_LOAD_FAILURES: u32 = 3;
 /// What checks an upgrade and takes longer is killed, and the upgrade refused.
 const CHECK_TIME_MAX: Duration = Duration::from_secs(10);
 /// Past a drain's deadline, when workers should have left by themselves.
 const STOP_GRACE: Duration = Duration::from_secs(1);
 /// The logger promises to be done in 5 s.
 const LOGGER_STOP_MAX: Duration = Duration::from_secs(7);
-/// A drain without a deadline still ends some day.
-const DRAIN_UNBOUNDED: Duration = Duration::from_secs(24 * 3600);
 /// When no worker is ready and each slot failed so often in a row, it is no
 /// accident of one worker. By then some six seconds of waiting have not helped.
 const CRASH_LOOP_FAILURES: u32 = 8;
-
-/// One life of one process; never used twice in an instance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Process(pub u64);
-
-/// What a process is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Role {
-    /// Reads and compiles the experiments whenever they change.
-    Loader,
-    /// The program now at our path, asked whether it could go on in our place.
-    Check,
-    /// Drains the rings.
-    Logger,
-    /// Answers on a slot's sockets.
-    Worker {
-        /// The slot, over all pools.
-        slot: usize,
-    },
-}
-
-/// Something that happened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
-    /// The loader handed over a plan that is good.
-    Plan,
-    /// The loader begins to read.
-    LoadBegun,
-    /// The loader has said what came of it.
-    LoadEnded,
-    /// A worker accepts.
-    Ready(Process),
-    /// A process is gone (or could not be started), reaped, and what it had said is read.
-    Ended {
-        /// Which.
-        process: Process,
-        /// The code it left with, if it left by itself.
-        code: Option<i32>,
-    },
-    /// HUP: read the experiments again.
-    Reload,
-    /// A slot's worker is to be replaced by hand-over, after those named before it.
-    Replace {
-        /// Whose.
-        slot: usize,
-    },
-    /// The logger is to be replaced.
-    ReplaceLogger,
-    /// USR2: become the program now at our path.
-    Upgrade,
-    /// The upgrade was not possible after all.
-    UpgradeFailed,
-    /// How a process has fared up to now.
-    Pulse(Process, watchdog::Pulse),
-    /// Time did not pass for the children as it did on the clock: the machine,
-    /// or all of us, stood still.
-    TimeSkipped,
-    /// QUIT: let everything finish, then leave.
-    Drain,
-    /// TERM, INT: the same with a deadline; the second time at once.
-    Stop,
-    /// Nothing but time.
-    Time,
-}
-
-/// Something to be done, in the order given.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// Start a process. If that is impossible, say that it ended.
-    Spawn {
-        /// Its key.
-        process: Process,
-        /// What it is.
-        role: Role,
-        /// Which of its slot's two rings and blocks of metrics it takes first.
-        which: usize,
-    },
-    /// Tell a worker.
-    Order {
-        /// Whom.
-        process: Process,
-        /// What.
-        order: Order,
-    },
-    /// Tell the loader to read again.
-    Reload(Process),
-    /// Tell the logger to empty the rings and leave.
-    StopLogger(Process),
-    /// Every worker that was to be replaced has been.
-    Replaced,
-    /// A successor did not get to work: nobody else is replaced. The worker it
-    /// was to follow serves on.
-    ReplacementFailed {
-        /// Whose.
-        slot: usize,
-    },
-    /// The new program is in order: put it in our place.
-    Upgrade,
-    /// It is not, or it is not the time; why, for the log.
-    UpgradeRefused(&'static str),
-    /// Send a signal.
-    Kill {
-        /// To whom.
-        process: Process,
-        /// Which.
-        signal: Signal,
-        /// Why, for the log.
-        why: &'static str,
-    },
-    /// For the log: a dead process is not replaced at once.
-    Waits {
-        /// What is missing.
-        role: Role,
-        /// How long.
-        delay: Duration,
-        /// Deaths in a row.
-        failures: u32,
-    },
-    /// Every worker is ready for the first time.
-    Ready,
-    /// The stop begins: not ready any more.
-    Stopping {
-        /// Why, for the log.
-        why: &'static str,
-        /// How long workers may take; none: as long as they need.
-        deadline: Option<Duration>,
-    },
-    /// Leave with this code; nothing lives.
-    Exit(u8),
-}
-
-/// Left as asked.
-pub const EXIT_DONE: u8 = 0;
-/// The experiments are at fault.
-pub const EXIT_FAULTY: u8 = 1;
-/// The system refused something.
-pub const EXIT_REFUSED: u8 = 3;
-/// Workers keep crashing.
-pub const EXIT_CRASHING: u8 = 4;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -442,17 +306,6 @@ impl Supervisor {
         }
     }
 
-    fn handle_load_begun(&mut self, now_ns: u64) {
-        if let Some(process) = self.loader.process() {
-            self.load = Some(Limited { process, since_ns: now_ns, killed: self.is_stopping() });
-        }
-    }
-
-    fn handle_load_ended(&mut self) {
-        // One that was killed for its time is not forgiven for being done just then.
-        self.load = self.load.filter(|load| load.killed);
-    }
-
     fn handle_ready(&mut self, ready: Process, now_ns: u64, actions: &mut Vec<Action>) {
         if self.take_over(ready, now_ns, actions) {
             return;
@@ -480,57 +333,6 @@ impl Supervisor {
         } else if let Some(slot) = self.slots.iter().position(|slot| slot.state.process() == Some(ended)) {
             self.handle_worker_ended(slot, now_ns, actions);
         }
-    }
-
-    fn handle_loader_ended(&mut self, code: Option<i32>, now_ns: u64, actions: &mut Vec<Action>) {
-        self.loader_failures = failures_now(self.loader, self.loader_failures, now_ns);
-        self.loader = State::Absent;
-        self.load = None;
-        if self.is_stopping() {
-            return;
-        }
-        if self.phase == Phase::Loading && (code.is_some() || self.loader_failures >= FIRST_LOAD_FAILURES) {
-            self.exit_code = match code {
-                Some(code) if code == i32::from(EXIT_FAULTY) => EXIT_FAULTY,
-                _ => EXIT_REFUSED,
-            };
-            return self.begin_stop("no experiments to serve", Some(Duration::ZERO), now_ns, actions);
-        }
-        if self.loader_failures == 1 {
-            return self.spawn_loader(now_ns, actions);
-        }
-        let (failures, delay) = (self.loader_failures, self.backoff(self.loader_failures));
-        self.loader = State::Waiting { until_ns: now_ns + ns(delay) };
-        actions.push(Action::Waits { role: Role::Loader, delay, failures });
-    }
-
-    fn handle_check_ended(&mut self, code: Option<i32>, actions: &mut Vec<Action>) {
-        let killed = self.check.take().is_some_and(|check| check.killed);
-        actions.push(match (code, self.phase) {
-            (_, phase) if phase != Phase::Serving => Action::UpgradeRefused("the instance stops"),
-            (Some(0), _) => Action::Upgrade,
-            (Some(code), _) if code == i32::from(super::upgrade::EXIT_SAME) => return,
-            (_, _) if killed => Action::UpgradeRefused("the new program did not answer in 10 s"),
-            _ => Action::UpgradeRefused("the new program refused; what it said stands above"),
-        });
-    }
-
-    fn handle_logger_ended(&mut self, now_ns: u64, actions: &mut Vec<Action>) {
-        if matches!(self.phase, Phase::Logging { .. }) {
-            self.logger = State::Absent;
-            return;
-        }
-        self.logger_failures = failures_now(self.logger, self.logger_failures, now_ns);
-        if self.logger_leaves.take().is_some() {
-            self.logger_failures = 0;
-            return self.spawn_logger(now_ns, actions);
-        }
-        if self.logger_failures == 1 {
-            return self.spawn_logger(now_ns, actions);
-        }
-        let delay = self.backoff(self.logger_failures);
-        self.logger = State::Waiting { until_ns: now_ns + ns(delay) };
-        actions.push(Action::Waits { role: Role::Logger, delay, failures: self.logger_failures });
     }
 
     fn handle_worker_ended(&mut self, index: usize, now_ns: u64, actions: &mut Vec<Action>) {
@@ -566,66 +368,6 @@ impl Supervisor {
         }
     }
 
-    fn handle_reload(&mut self, now_ns: u64, actions: &mut Vec<Action>) {
-        match self.loader {
-            State::Waiting { .. } => self.spawn_loader(now_ns, actions),
-            State::Starting { process, .. } | State::Ready { process, .. } if !self.is_stopping() => {
-                actions.push(Action::Reload(process));
-            }
-            _ => {}
-        }
-    }
-
-    fn handle_replace_logger(&mut self, now_ns: u64, actions: &mut Vec<Action>) {
-        match self.logger {
-            State::Starting { process, .. } | State::Ready { process, .. }
-                if self.phase == Phase::Serving && self.logger_leaves.is_none() =>
-            {
-                self.logger_leaves = Some(Limited { process, since_ns: now_ns, killed: false });
-                actions.push(Action::StopLogger(process));
-            }
-            State::Waiting { .. } if self.phase == Phase::Serving => self.spawn_logger(now_ns, actions),
-            _ => {}
-        }
-    }
-
-    fn handle_upgrade(&mut self, now_ns: u64, actions: &mut Vec<Action>) {
-        let refusal = match self.phase {
-            Phase::Serving if self.check.is_some() => "another is under way",
-            Phase::Serving if self.is_rolling() => "workers are being replaced; again when that is done",
-            Phase::Serving => {
-                let process = self.process();
-                self.check = Some(Limited { process, since_ns: now_ns, killed: false });
-                return actions.push(Action::Spawn { process, role: Role::Check, which: 0 });
-            }
-            Phase::Loading => "nothing is served yet",
-            _ => "the instance stops",
-        };
-        actions.push(Action::UpgradeRefused(refusal));
-    }
-
-    fn handle_drain(&mut self, now_ns: u64, actions: &mut Vec<Action>) {
-        if !self.is_stopping() {
-            self.begin_stop("told to drain", None, now_ns, actions);
-        }
-    }
-
-    fn handle_stop(&mut self, now_ns: u64, actions: &mut Vec<Action>) {
-        match self.phase {
-            Phase::Loading | Phase::Serving => {
-                self.begin_stop("told to stop", Some(self.times.drain), now_ns, actions);
-            }
-            Phase::Draining { hurried: false, .. } => {
-                self.order_drain("told to stop while draining", Some(self.times.drain), now_ns, actions);
-            }
-            Phase::Draining { hurried: true, killed: false, .. } => {
-                self.order_drain("told to stop again", Some(Duration::ZERO), now_ns, actions);
-            }
-            // All that is left is what already has little time.
-            Phase::Draining { .. } | Phase::Logging { .. } | Phase::Done => {}
-        }
-    }
-
     fn handle_time(&mut self, now_ns: u64, actions: &mut Vec<Action>) {
         let limits = [
             (&mut self.load, LOAD_TIME_MAX, "still loading after 120 s"),
@@ -658,23 +400,7 @@ impl Supervisor {
                 self.handle_slot_time(slot, now_ns, actions);
             }
         }
-        match &mut self.phase {
-            Phase::Draining { kill_at_ns, killed, .. } if !*killed && now_ns >= *kill_at_ns => {
-                *killed = true;
-                for process in self.slots.iter().flat_map(Slot::processes) {
-                    let signal = Signal::SIGKILL;
-                    actions.push(Action::Kill { process, signal, why: "not done at the drain's deadline" });
-                }
-            }
-            Phase::Logging { kill_at_ns, killed } if !*killed && now_ns >= *kill_at_ns => {
-                *killed = true;
-                if let Some(process) = self.logger.process() {
-                    let signal = Signal::SIGKILL;
-                    actions.push(Action::Kill { process, signal, why: "rings not emptied in 7 s" });
-                }
-            }
-            _ => {}
-        }
+        self.handle_stop_time(now_ns, actions);
     }
 
     fn handle_slot_time(&mut self, index: usize, now_ns: u64, actions: &mut Vec<Action>) {
@@ -705,21 +431,6 @@ impl Supervisor {
         process
     }
 
-    fn spawn_loader(&mut self, now_ns: u64, actions: &mut Vec<Action>) {
-        let process = self.process();
-        self.loader = State::Ready { process, since_ns: now_ns };
-        // It begins by reading.
-        self.load = Some(Limited { process, since_ns: now_ns, killed: false });
-        actions.push(Action::Spawn { process, role: Role::Loader, which: 0 });
-    }
-
-    fn spawn_logger(&mut self, now_ns: u64, actions: &mut Vec<Action>) {
-        let process = self.process();
-        // A logger has nothing to report before it works.
-        self.logger = State::Ready { process, since_ns: now_ns };
-        actions.push(Action::Spawn { process, role: Role::Logger, which: 0 });
-    }
-
     fn spawn_worker(&mut self, index: usize, now_ns: u64, actions: &mut Vec<Action>) {
         let process = self.process();
         let slot = &mut self.slots[index];
@@ -743,79 +454,10 @@ impl Supervisor {
         delay - Duration::from_nanos(less)
     }
 
-    fn begin_stop(
-        &mut self,
-        why: &'static str,
-        deadline: Option<Duration>,
-        now_ns: u64,
-        actions: &mut Vec<Action>,
-    ) {
-        // Those that nobody waits for; one killed for its time dies anyhow.
-        let loader_killed = self.load.is_some_and(|load| load.killed);
-        let loader = self.loader.process().filter(|_| !loader_killed);
-        let check = self.check.filter(|check| !check.killed).map(|check| check.process);
-        for process in [loader, check].into_iter().flatten() {
-            let (signal, why) = (Signal::SIGKILL, "the instance stops");
-            actions.push(Action::Kill { process, signal, why });
-        }
-        for limited in [&mut self.load, &mut self.check].into_iter().flatten() {
-            limited.killed = true;
-        }
-        if self.loader.process().is_none() {
-            self.loader = State::Absent;
-        }
-        self.rolling.clear();
-        self.watched.forget();
-        for slot in &mut self.slots {
-            slot.adopter = None;
-            if slot.state.process().is_none() {
-                slot.state = State::Absent;
-            }
-        }
-        self.order_drain(why, deadline, now_ns, actions);
-    }
-
-    fn order_drain(
-        &mut self,
-        why: &'static str,
-        deadline: Option<Duration>,
-        now_ns: u64,
-        actions: &mut Vec<Action>,
-    ) {
-        actions.push(Action::Stopping { why, deadline });
-        let limit = deadline.unwrap_or(DRAIN_UNBOUNDED);
-        // Whoever restarts us stops us, in bounded time.
-        let order = Order::Drain { deadline_ms: limit.as_millis() as u64, last: deadline.is_none() };
-        for process in self.slots.iter().flat_map(Slot::processes) {
-            actions.push(Action::Order { process, order: order.clone() });
-        }
-        let kill_at_ns = now_ns + ns(limit) + ns(STOP_GRACE);
-        self.phase = Phase::Draining { kill_at_ns, killed: false, hurried: deadline.is_some() };
-    }
-
     fn say_ready(&mut self, actions: &mut Vec<Action>) {
         if self.phase == Phase::Serving && !self.ready_said && self.ready_count() == self.slots.len() {
             self.ready_said = true;
             actions.push(Action::Ready);
-        }
-    }
-
-    fn finish(&mut self, now_ns: u64, actions: &mut Vec<Action>) {
-        let workers_gone = self.slots.iter().all(|slot| slot.processes().next().is_none());
-        let others_gone = self.loader.process().is_none() && self.check.is_none();
-        if matches!(self.phase, Phase::Draining { .. }) && workers_gone && others_gone {
-            if let Some(process) = self.logger.process() {
-                actions.push(Action::StopLogger(process));
-            } else {
-                // One that keeps dying is not waited for: the rings outlive the
-                // instance, and the next one drains them.
-                self.logger = State::Absent;
-            }
-            self.phase = Phase::Logging { kill_at_ns: now_ns + ns(LOGGER_STOP_MAX), killed: false };
-        }
-        if matches!(self.phase, Phase::Logging { .. }) && self.logger == State::Absent {
-            self.phase = Phase::Done;
-            actions.push(Action::Exit(self.exit_code));
         }
     }
 }
