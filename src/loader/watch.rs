@@ -77,9 +77,7 @@ impl Watch {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC);
         if let Err(errno) = &inotify {
             let every_s = LOOK_INTERVAL.as_secs();
-            log::warn!(
-                "event=not_watched path={path:?} error=\"{errno}\" note=\"looked at every {every_s} s\""
-            );
+            log::warn!("event=not_watched path={path:?} error=\"{errno}\" look_interval_s={every_s}");
         }
         let mut watch = Watch {
             path: path.to_owned(),

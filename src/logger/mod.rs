@@ -227,7 +227,7 @@ fn drain_until_end(drain: &mut Drain<'_>, orders: &mut impl Orders) -> Result<bo
                 Phase::Stopping { deadline: now.plus(STOP_DRAIN_TIME_MAX) }
             }
             (Phase::Serving, Heard::Closed) => {
-                log::warn!("event=master_gone the logger serves on while a worker lives");
+                log::warn!("event=master_gone process=logger");
                 Phase::Orphaned { idle_since: None, tested: None }
             }
             _ => phase,

@@ -188,7 +188,7 @@ impl Control {
     fn orphaned(&mut self, now: Now) {
         self.channel = None;
         self.orphan_deadline_ns = Some(now.plus(self.orphan_timeout).mono_ns);
-        log::warn!("event=master_gone action=\"serve on\" for_s={}", self.orphan_timeout.as_secs());
+        log::warn!("event=master_gone orphan_timeout_s={}", self.orphan_timeout.as_secs());
     }
 
     /// Whether it is time to leave, because another instance's worker accepts in
@@ -199,7 +199,7 @@ impl Control {
         let table = self.metrics.as_ref().and_then(|metrics| Table::attach(metrics.words()).ok());
         if let Some(shared) = table.and_then(|table| table.retired(self.own_slot)) {
             self.orphan_deadline_ns = None;
-            log::info!("event=followed by=\"the next instance's worker\" sockets_shared={shared}");
+            log::info!("event=followed sockets_shared={shared}");
             let deadline = self.drain_timeout;
             // Whatever kept ours has not passed them on.
             return Some(if shared {
