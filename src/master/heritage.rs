@@ -8,32 +8,38 @@
 //! listening sockets                      one a worker on each address of its pool
 //! ```
 //! The master writes none of these but its own block of metrics.
+//!
+//! - [`directory`]: the lock and the metrics; [`places`]: the slots.
+//! - [`estate`]: what each child is given; [`books`]: the end.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+mod books;
+mod directory;
+mod estate;
+mod places;
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-
-use nix::sched::{CpuSet, sched_getaffinity};
-use nix::unistd::Pid;
 
 use super::listen::{self, Bound, ListenFault};
 use super::passed::PassedSockets;
 use super::upgrade::State;
-use crate::clock;
-use crate::config::settings::{Directories, Fault, Io, Pool, Route, Settings};
-use crate::endpoint::{self, AppOptions, RouteGroup, Shed};
-use crate::exposure::ring::{self, Account};
-use crate::http;
+use crate::config::settings::{Directories, Fault, Pool, Settings};
+use crate::endpoint;
+use crate::exposure::ring;
 use crate::limits;
-use crate::logger;
 use crate::metrics::board::{self, Board};
 use crate::metrics::{self, Block, Table};
-use crate::sys::channel::Channel;
 use crate::sys::inherit;
 use crate::sys::region::Region;
 use crate::sys::socket::Takeover;
-use crate::worker::{self, Keeper, Listener, PoolOptions, Rings, Setup, Speaks};
+use crate::worker::{Keeper, Speaks};
+pub use books::Books;
+use directory::{make_metrics, take_lock};
+pub use estate::WorkerEstate;
+use places::agent_pool;
+pub use places::{Place, available_cpus};
 
 /// Why an instance can't be set up.
 #[derive(Debug, thiserror::Error)]
@@ -94,24 +100,6 @@ fn experiments_of(settings: &Settings) -> Result<PathBuf, HeritageFault> {
 fn refused(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HeritageFault {
     let path = path.to_owned();
     move |error| HeritageFault::Refused { what, path, error }
-}
-
-/// A pid's digits, at most: the text that replaces one covers it.
-const LOCK_TEXT_WIDTH: usize = 10;
-
-/// One worker's place in the instance.
-#[derive(Debug, Clone)]
-pub struct Place {
-    /// Its pool, by the settings' order.
-    pub pool: usize,
-    /// Its number in the pool.
-    pub index: usize,
-    /// The CPU it is pinned to.
-    pub cpu: Option<usize>,
-    /// `assign/0`.
-    pub name: String,
-    /// Whether its routes record exposures.
-    records: bool,
 }
 
 /// See the module.
@@ -242,16 +230,6 @@ impl Heritage {
             lock,
             left_behind: None,
         })
-    }
-
-    /// Where the workers of these settings would be, if they could serve here.
-    ///
-    /// # Errors
-    /// A setting that the machine contradicts.
-    pub fn check(settings: &Settings) -> Result<Vec<Place>, HeritageFault> {
-        let places = places(settings, &available_cpus()?)?;
-        can_serve(settings)?;
-        Ok(places)
     }
 
     /// The lock on the directory, which is to cross an exec.
@@ -423,442 +401,7 @@ impl Heritage {
     fn ring_paths(&self, slot: usize) -> [PathBuf; 2] {
         [0, 1].map(|which| self.ring_directory().join(format!("{:05}", slot * 2 + which)))
     }
-
-    /// What a worker is given: copies of its descriptors, which are all that it keeps.
-    ///
-    /// # Errors
-    /// If there are no descriptors left.
-    pub fn worker(&self, slot: usize, which: usize, plan: &OwnedFd) -> io::Result<WorkerEstate> {
-        let place = &self.places[slot];
-        let first = slot - place.index;
-        let listeners = self.bound[place.pool]
-            .iter()
-            .map(|bound| {
-                Ok(Listener {
-                    fd: bound.fd.try_clone()?,
-                    slot: first + bound.index,
-                    address: bound.address.clone(),
-                    speaks: bound.speaks,
-                    keeper: bound.keeper,
-                })
-            })
-            .collect::<io::Result<Vec<Listener>>>()?;
-        let plan = plan.try_clone()?;
-        let keep =
-            (listeners.iter().map(|listener| listener.fd.as_raw_fd())).chain([plan.as_raw_fd()]).collect();
-        Ok(WorkerEstate {
-            options: self.pool_options(slot),
-            listeners,
-            plan,
-            rings: place.records.then(|| Rings {
-                paths: self.ring_paths(slot),
-                identities: [0, 1].map(|which| self.ring_identity(slot, which)),
-            }),
-            shown_rings: self.shown_rings(slot),
-            metrics: Region::of_file(&self.metrics_file)?,
-            which,
-            keep,
-        })
-    }
-
-    /// Slot, which of its two, and file of every ring, for a pool that shows them.
-    fn shown_rings(&self, slot: usize) -> Vec<(usize, usize, PathBuf)> {
-        if !self.pool(slot).routes.contains(&Route::Status) {
-            return Vec::new();
-        }
-        let recording = self.places.iter().enumerate().filter(|(_, place)| place.records);
-        recording
-            .flat_map(|(slot, _)| {
-                let [first, second] = self.ring_paths(slot);
-                [(slot, 0, first), (slot, 1, second)]
-            })
-            .collect()
-    }
-
-    fn pool_options(&self, slot: usize) -> PoolOptions {
-        let (place, pool) = (&self.places[slot], self.pool(slot));
-        PoolOptions {
-            name: pool.name.clone(),
-            slot,
-            index: place.index,
-            io: worker_io(pool.io),
-            cpu: place.cpu,
-            routes: route_groups(pool),
-            app: AppOptions {
-                validation_strict: pool.validation_strict,
-                record_empty: pool.record_empty,
-                record_context: pool.record_context,
-                shed: Shed::after(pool.shed_after, pool.shed_empty),
-                batch_body_size_max: pool.batch_body_size_max,
-            },
-            limits: http::Limits {
-                head_size_max: pool.head_size_max,
-                body_size_max: pool.body_size_max,
-                idle_timeout: pool.idle_timeout,
-                head_timeout: pool.head_timeout,
-                body_timeout: pool.body_timeout,
-                write_timeout: pool.write_timeout,
-                linger_timeout: pool.linger_timeout,
-                pending_output_count: pending_output_count(pool),
-                ..http::Limits::default()
-            },
-            connection_count_max: pool.connection_count_max,
-            drain_idle: self.settings.drain_idle,
-            drain_timeout: self.settings.drain_timeout,
-            orphan_timeout: self.settings.orphan_timeout,
-        }
-    }
-
-    /// What the logger is given, and its mapping of the metrics.
-    ///
-    /// # Errors
-    /// If there is no memory left.
-    pub fn logger(&self, nice: i32) -> io::Result<(logger::Options, Region)> {
-        let sink = super::sink::options(&self.settings, &self.directories.state_dir);
-        let runtime_dir = self.directories.runtime_dir.clone();
-        let master = i32::try_from(std::process::id()).ok();
-        let options = logger::Options { runtime_dir, instance: self.instance, master, nice, sink };
-        Ok((options, Region::of_file(&self.metrics_file)?))
-    }
-
-    /// Clears up at the end, when no child lives: the files of sockets that nobody
-    /// keeps, rings that are empty (the others stay for the next instance to drain),
-    /// and the lock's text, which says that nobody is left behind. Gives the rings'
-    /// books, summed.
-    pub fn clear(&mut self) -> Books {
-        for bound in self.bound.iter().flatten().filter(|bound| bound.keeper == Keeper::Nobody) {
-            if let Some(path) = &bound.path {
-                let _ = fs::remove_file(path);
-            }
-        }
-        let mut books = Books::default();
-        for slot in 0..self.places.len() {
-            for path in self.ring_paths(slot) {
-                // No worker of ours lives; a lock would be a stranger's.
-                let Ok(region) = Region::open_locked(&path) else { continue };
-                let Ok(account) = Account::read(region.words()) else { continue };
-                books.add(&account);
-                if account.in_ring == 0 {
-                    let _ = fs::remove_file(&path);
-                }
-            }
-        }
-        // Only if it is empty.
-        let _ = fs::remove_dir(self.ring_directory());
-        let _ = self.lock.set_len(0);
-        books
-    }
-}
-
-/// What became of all exposures of the instance, as the rings have it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Books {
-    /// Wanted.
-    pub attempted: u64,
-    /// Promised.
-    pub committed: u64,
-    /// Handed to the sink and confirmed.
-    pub consumed: u64,
-    /// Damaged.
-    pub corrupt: u64,
-    /// Refused by a full ring, or too large, or torn by a worker's death.
-    pub lost: u64,
-    /// Left in rings for the next instance.
-    pub waiting: u64,
-}
-
-impl Books {
-    fn add(&mut self, account: &Account) {
-        self.attempted += account.attempted;
-        self.committed += account.committed;
-        self.consumed += account.consumed;
-        self.corrupt += account.corrupt;
-        self.lost += account.lost;
-        self.waiting += account.in_ring;
-    }
-}
-
-/// What one worker is given, before its channel is made.
-pub struct WorkerEstate {
-    options: PoolOptions,
-    listeners: Vec<Listener>,
-    plan: OwnedFd,
-    rings: Option<Rings>,
-    shown_rings: Vec<(usize, usize, PathBuf)>,
-    metrics: Region,
-    which: usize,
-    /// The descriptors among it.
-    pub keep: Vec<RawFd>,
-}
-
-impl WorkerEstate {
-    /// The worker's whole life, in the child.
-    #[must_use]
-    pub fn run(self, channel: Channel) -> i32 {
-        worker::run(Setup {
-            options: self.options,
-            listeners: self.listeners,
-            plan: self.plan,
-            rings: self.rings,
-            shown_rings: self.shown_rings,
-            metrics: self.metrics,
-            which: self.which,
-            channel,
-        })
-    }
-}
-
-/// Whose first worker answers HAProxy's agent: the last pool that speaks of the
-/// instance's health, `admin` unless the file says otherwise. A worker takes a
-/// connection, writes its line and closes, in one turn of its loop; a process
-/// for that alone would be one more to watch, and the master does no I/O.
-fn agent_pool(pools: &[Pool]) -> usize {
-    pools.iter().rposition(|pool| pool.routes.contains(&Route::Health)).unwrap_or(pools.len() - 1)
-}
-
-/// The routes of a pool, as the endpoints call them.
-fn route_groups(pool: &Pool) -> Vec<RouteGroup> {
-    pool.routes.iter().map(|route| route_group(*route)).collect()
-}
-
-/// Slots for untaken output, which are as large as the pool's largest answer.
-fn pending_output_count(pool: &Pool) -> usize {
-    match pool.routes.iter().any(|route| matches!(route, Route::Explain | Route::Status)) {
-        true => limits::PENDING_REPORT_COUNT,
-        false => limits::PENDING_OUTPUT_COUNT,
-    }
-}
-
-fn route_group(route: Route) -> RouteGroup {
-    match route {
-        Route::Assign => RouteGroup::Assign,
-        Route::Batch => RouteGroup::Batch,
-        Route::Explain => RouteGroup::Explain,
-        Route::Health => RouteGroup::Health,
-        Route::Metrics => RouteGroup::Metrics,
-        Route::Status => RouteGroup::Status,
-    }
-}
-
-fn places(settings: &Settings, cpus: &[usize]) -> Result<Vec<Place>, HeritageFault> {
-    settings.worker_counts(cpus).map_err(HeritageFault::Setting)?;
-    let mut places = Vec::new();
-    for (number, pool) in settings.pools.iter().enumerate() {
-        let cpus = pool.worker_cpus(cpus).map_err(HeritageFault::Setting)?;
-        let records = route_groups(pool).into_iter().any(RouteGroup::records);
-        places.extend(cpus.into_iter().enumerate().map(|(index, cpu)| Place {
-            pool: number,
-            index,
-            cpu,
-            name: format!("{}/{index}", pool.name),
-            records,
-        }));
-    }
-    if places.len() > limits::SLOT_COUNT_MAX {
-        return Err(HeritageFault::TooManyWorkers { count: places.len() });
-    }
-    Ok(places)
-}
-
-fn worker_io(io: Io) -> worker::Io {
-    match io {
-        Io::Auto => worker::Io::Auto,
-        Io::IoUring => worker::Io::IoUring,
-        Io::Epoll => worker::Io::Epoll,
-    }
-}
-
-/// A backend that was asked for by name and can't be had is a fault of the
-/// settings, found before a worker dies of it.
-fn can_serve(settings: &Settings) -> Result<(), HeritageFault> {
-    for pool in &settings.pools {
-        if let Some(refusal) = worker::refusal(worker_io(pool.io)) {
-            let message = format!("{refusal}; `auto` or `epoll` would be right here");
-            return Err(HeritageFault::Setting(Fault { pointer: format!("pool.{}.io", pool.name), message }));
-        }
-    }
-    Ok(())
-}
-
-/// The CPUs that this process may run on.
-///
-/// # Errors
-/// If the system does not tell.
-pub fn available_cpus() -> Result<Vec<usize>, HeritageFault> {
-    let set = sched_getaffinity(Pid::from_raw(0))
-        .map_err(|error| HeritageFault::System { what: "its list of CPUs", reason: error.to_string() })?;
-    Ok((0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false)).collect())
-}
-
-/// The lock on the directory; and whether the one who had it last was killed, so
-/// that its workers may still be serving.
-fn take_lock(runtime_dir: &Path) -> Result<(File, Takeover), HeritageFault> {
-    let path = runtime_dir.join("lock");
-    let mut lock = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(refused("can't open", &path))?;
-    let held = lock.try_lock();
-    let mut text = String::new();
-    // Another's pid is a courtesy to whoever reads the fault.
-    let _ = lock.read_to_string(&mut text);
-    let holder = text.trim();
-    match held {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let holder = if holder.is_empty() { String::new() } else { format!(" (pid {holder})") };
-            return Err(HeritageFault::Held { path: runtime_dir.to_owned(), holder });
-        }
-        Err(TryLockError::Error(error)) => return Err(refused("can't lock", &path)(error)),
-    }
-    let takeover = if holder.is_empty() { Takeover::No } else { Takeover::Yes };
-    if takeover == Takeover::Yes {
-        log::warn!(
-            "event=takeover killed_pid={holder} note=\"the last instance was killed; its workers may serve beside \
-             these until they leave, orphan_timeout after its death\""
-        );
-    }
-    // In one write and never emptied: killed in between, it would look like a clean
-    // end, and the next would be refused the addresses that the orphans still have.
-    let text = format!("{:<width$}\n", std::process::id(), width = LOCK_TEXT_WIDTH);
-    let written = lock.rewind().and_then(|()| lock.write_all(text.as_bytes()));
-    written.map_err(refused("can't write", &path))?;
-    Ok((lock, takeover))
-}
-
-fn make_metrics(runtime_dir: &Path, slot_count: usize) -> Result<(File, Region), HeritageFault> {
-    let path = runtime_dir.join("metrics");
-    // Workers of a killed master go on writing to the file they mapped, unnamed.
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(refused("can't replace", &path)(error));
-        }
-        _ => {}
-    }
-    let count = metrics::block_count(slot_count);
-    let make = || {
-        let region = Region::create_file(&path, metrics::region_size(count))?;
-        let file = OpenOptions::new().read(true).write(true).open(&path)?;
-        Ok((file, region))
-    };
-    let (file, region) = make().map_err(refused("can't make", &path))?;
-    let table = Table::format(region.words(), count);
-    let (block, now) = (table.block(metrics::MASTER_BLOCK), clock::now());
-    block.claim(metrics::Process::Master, "");
-    block.born(std::process::id(), now.unix_us, now.mono_ns);
-    Ok((file, region))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::settings::{Sources, load};
-    use std::sync::atomic::Ordering::Relaxed;
-
-    fn prepare(directory: &Path, sets: &[(&str, &str)]) -> Result<Heritage, HeritageFault> {
-        let mut all = vec![
-            ("experiments".to_owned(), "e.json".to_owned()),
-            ("pool.assign.listen".to_owned(), "127.0.0.1:0".to_owned()),
-            ("pool.bulk.listen".to_owned(), "127.0.0.1:0".to_owned()),
-            ("pool.admin.listen".to_owned(), "127.0.0.1:0".to_owned()),
-            ("pool.assign.cpus".to_owned(), String::new()),
-            ("pool.assign.workers".to_owned(), "2".to_owned()),
-            ("logger.ring_size".to_owned(), "4MiB".to_owned()),
-        ];
-        all.extend(sets.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        let settings = load(&Sources { command_line: &all, ..Sources::default() }).unwrap();
-        let directories =
-            Directories { state_dir: directory.join("state"), runtime_dir: directory.join("run") };
-        Heritage::prepare(settings, directories, PassedSockets::default())
-    }
-
-    #[test]
-    fn one_directory_has_one_instance_and_says_whose_it_is() {
-        let _alone = crate::sys::alone();
-        let directory = tempfile::tempdir().unwrap();
-        let mut first = prepare(directory.path(), &[]).unwrap();
-        let refused = prepare(directory.path(), &[]).unwrap_err().to_string();
-        assert!(refused.contains(&format!("(pid {})", std::process::id())), "{refused}");
-        first.clear();
-        drop(first);
-        prepare(directory.path(), &[]).unwrap();
-    }
-
-    #[test]
-    fn after_an_unclean_end_the_addresses_are_shared_with_those_left_behind() {
-        let _alone = crate::sys::alone();
-        let directory = tempfile::tempdir().unwrap();
-        let killed = prepare(directory.path(), &[]).unwrap();
-        let address = killed.bound()[0][0].address.clone();
-        // Its workers keep the sockets; its lock goes with it, the text stays.
-        let left_behind = killed.bound()[0][0].fd.try_clone().unwrap();
-        drop(killed);
-        let mut next = prepare(directory.path(), &[("pool.assign.listen", &address)]).unwrap();
-        next.clear();
-        drop(next);
-        let refused = prepare(directory.path(), &[("pool.assign.listen", &address)]).unwrap_err();
-        assert!(
-            matches!(refused, HeritageFault::Listen(_)),
-            "after a clean end, it is a stranger's: {refused}"
-        );
-        drop(left_behind);
-    }
-
-    #[test]
-    fn every_worker_gets_all_sockets_of_its_pool_each_with_its_slot() {
-        let directory = tempfile::tempdir().unwrap();
-        let heritage = prepare(directory.path(), &[]).unwrap();
-        let names: Vec<_> = heritage.places.iter().map(|place| place.name.as_str()).collect();
-        assert_eq!(names, ["assign/0", "assign/1", "bulk/0", "admin/0"]);
-        let plan = crate::sys::region::seal(b"plan").unwrap();
-        let slots = |slot: usize| {
-            let estate = heritage.worker(slot, 1, &plan).unwrap();
-            assert_eq!(estate.keep.len(), estate.listeners.len() + 1);
-            estate.listeners.iter().map(|listener| listener.slot).collect::<Vec<_>>()
-        };
-        assert_eq!([slots(0), slots(1), slots(2), slots(3)], [vec![0, 1], vec![0, 1], vec![2], vec![3]]);
-    }
-
-    #[test]
-    fn rings_are_for_slots_that_record_and_go_when_they_are_empty() {
-        let directory = tempfile::tempdir().unwrap();
-        let mut heritage = prepare(directory.path(), &[]).unwrap();
-        heritage.make_rings().unwrap();
-        let count = || fs::read_dir(heritage.ring_directory()).map_or(0, Iterator::count);
-        assert_eq!(count(), 6, "two for assign/0, assign/1 and bulk/0, none for admin/0");
-        let [path, _] = heritage.ring_paths(1);
-        let region = Region::open_locked(&path).unwrap();
-        let mut writer = ring::Writer::attach(region.words()).unwrap();
-        writer.claim();
-        writer.commit(b"\x03abc").unwrap();
-        drop(region);
-        let books = heritage.clear();
-        assert_eq!((books.attempted, books.committed, books.waiting), (1, 1, 1));
-        assert!(path.exists(), "what is in it is the next instance's to drain");
-        assert_eq!(fs::read_dir(heritage.ring_directory()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn levels_of_the_dead_are_cleared_and_their_counts_kept() {
-        let directory = tempfile::tempdir().unwrap();
-        let heritage = prepare(directory.path(), &[]).unwrap();
-        let index = metrics::worker_block(0, 0);
-        let block = heritage.table().block(index);
-        block.set(metrics::Family::Connections, 7);
-        block.add(metrics::Family::ConnectionsAccepted, 9);
-        heritage.clear_gauges(&[index]);
-        assert_eq!(block.get(metrics::Family::Connections, 0), 0);
-        assert_eq!(block.get(metrics::Family::ConnectionsAccepted, 0), 9);
-        assert!(heritage.metrics.words().iter().any(|word| word.load(Relaxed) == 9));
-    }
-
-    #[test]
-    fn what_the_machine_contradicts_is_refused() {
-        let directory = tempfile::tempdir().unwrap();
-        let refused = prepare(directory.path(), &[("pool.assign.cpus", "4095")]).unwrap_err();
-        assert!(refused.to_string().starts_with("pool.assign.cpus: CPU 4095 is none"), "{refused}");
-    }
-}
+mod tests;

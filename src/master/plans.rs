@@ -10,11 +10,14 @@ use std::rc::Rc;
 
 use super::process::Running;
 use super::supervisor::{Event, Process, Role};
-use super::{FAULT_LOG_COUNT_MAX, Master, Stage};
+use super::{Master, Stage};
 use crate::clock;
 use crate::loader::{self, Origin, Report};
 use crate::metrics::Family;
 use crate::worker::Order;
+
+/// Faults of one file that are logged; `splitd check` shows them all.
+const FAULT_LOG_COUNT_MAX: usize = 100;
 
 /// The plan that is handed to every worker.
 #[derive(Debug)]
@@ -123,8 +126,7 @@ impl Master {
                         block.set(Family::PlanLastGood, 1);
                         let age_s = (clock::now().unix_us.unsigned_abs() / 1_000_000).saturating_sub(since_s);
                         log::warn!(
-                            "event=last_good_taken version={version:?} experiments={experiment_count} age_s={age_s} \
-                             note=\"the experiments file is at fault or gone; this is what was last in force\""
+                            "event=last_good_taken version={version:?} experiments={experiment_count} age_s={age_s}"
                         );
                     }
                 }
@@ -185,9 +187,7 @@ impl Master {
         running.plan_answered();
         if let Some(reason) = refusal {
             let name = &running.name;
-            log::error!(
-                "event=plan_refused worker={name} reason={reason:?} note=\"it serves the one before\""
-            );
+            log::error!("event=plan_refused worker={name} reason={reason:?}");
             if let Some(plan) = &mut self.plans.in_force {
                 plan.refusals.push(format!("worker {name}: {reason}"));
             }
@@ -228,7 +228,7 @@ impl Master {
         }
         if faults.len() > FAULT_LOG_COUNT_MAX {
             let more = faults.len() - FAULT_LOG_COUNT_MAX;
-            log::error!("event=experiments_fault more={more} note=\"`splitd check` shows them all\"");
+            log::error!("event=experiments_fault more={more}");
         }
     }
 }

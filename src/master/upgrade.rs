@@ -33,6 +33,7 @@ use serde::{Deserialize, Serialize};
 
 use super::heritage::{Heritage, HeritageFault, Place};
 use super::plans::InForce;
+use super::process::{Birth, Running};
 use super::supervisor::standing::Standing;
 use super::supervisor::{Process, Role};
 use super::{Master, supervisor};
@@ -313,7 +314,7 @@ pub fn resume(load: impl FnOnce(Option<String>) -> Loaded, state_fd: RawFd, back
 
 /// Becomes the old program again, called as it was; returns only if that fails, too.
 fn put_back(state: &State, state_fd: RawFd, reason: &str) {
-    log::error!("event=upgrade_undone reason={reason:?} action=\"the old program goes on\"");
+    log::error!("event=upgrade_undone reason={reason:?}");
     let arguments: Vec<OsString> = state.arguments.iter().cloned().map(OsString::from_vec).collect();
     let path = format!("/proc/self/fd/{}", state.old_program);
     let error = exec(path.as_bytes(), &arguments, state_fd, &[BACK]);
@@ -336,7 +337,7 @@ impl Master {
         let raw = |fd: &dyn AsRawFd| fd.as_raw_fd();
         let heritage = &self.heritage;
         let children = self.running.iter().filter(|(_, running)| running.role != Role::Check);
-        let child = |(process, running): (&Process, &super::process::Running)| ChildState {
+        let child = |(process, running): (&Process, &Running)| ChildState {
             process: *process,
             role: running.role,
             name: running.name.clone(),
@@ -393,10 +394,10 @@ impl Master {
     }
 
     /// The child that asks the program now at our path whether it could go on.
-    pub(super) fn start_check(&self, birth: super::Birth) -> io::Result<super::Running> {
+    pub(super) fn start_check(&self, birth: Birth) -> io::Result<Running> {
         let (_, memory) = self.seal_state()?;
         let keep = vec![memory.as_raw_fd(), self.program.itself.as_raw_fd()];
-        super::Running::start(super::Birth { keep, ..birth }, move |channel| {
+        Running::start(Birth { keep, ..birth }, move |channel| {
             let channel = OwnedFd::from(channel);
             let crossed =
                 inherit::cross_exec(&memory, true).and_then(|()| inherit::cross_exec(&channel, true));
@@ -456,7 +457,7 @@ impl Master {
         for child in &state.children {
             let pidfd = inherit::take(child.pidfd).map_err(inherited("a pidfd"))?;
             let channel = child.channel.map(inherit::take).transpose().map_err(inherited("a channel"))?;
-            self.running.insert(child.process, super::Running::kept(child, pidfd, channel));
+            self.running.insert(child.process, Running::kept(child, pidfd, channel));
         }
         Ok(())
     }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::worker::Order;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -759,6 +760,7 @@ fn a_second_stop_hurries() {
 fn a_drain_has_no_deadline_until_a_stop_gives_it_one() {
     let mut house = House::serving(&[0]);
     house.handle(Event::Drain);
+    assert!(matches!(house.orders()[..], [(_, Order::Drain { last: true, .. })]), "nobody is to follow");
     house.pass(3600 * SECOND);
     assert_eq!(house.killed(), []);
     house.handle(Event::Drain);
