@@ -167,6 +167,7 @@ struct Footprint {
     own: u64,
     /// With its share of what it maps with others.
     proportional: u64,
+    mappings: u64,
     /// Descriptors, but for sockets.
     descriptors: u64,
     sockets: u64,
@@ -185,6 +186,7 @@ impl Footprint {
         Some(Footprint {
             own: kib("Pss_Anon:")?,
             proportional: kib("Pss:")?,
+            mappings: fs::read_to_string(format!("/proc/{pid}/maps")).ok()?.lines().count() as u64,
             descriptors: descriptors.len() as u64,
             sockets: sockets.len() as u64,
         })
@@ -193,7 +195,8 @@ impl Footprint {
 
 impl Display for Footprint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} of {} KiB, {} + {}", self.own, self.proportional, self.descriptors, self.sockets)
+        let Footprint { own, proportional, mappings, descriptors, sockets } = self;
+        write!(f, "{own} of {proportional} KiB in {mappings}, {descriptors} + {sockets}")
     }
 }
 
@@ -225,7 +228,7 @@ fn soak() {
     let (mut reloads, mut kills, mut killed_at) = (0, 0, begin);
     let mut early: BTreeMap<String, Footprint> = BTreeMap::new();
     let mut late = early.clone();
-    println!("  seconds  answered  process: own of proportional memory, descriptors + sockets …");
+    println!("  seconds  answered  process: own of proportional memory in mappings, descriptors + sockets …");
     while begin.elapsed() < Duration::from_secs(seconds) {
         std::thread::sleep(Duration::from_secs(5));
         reload(&daemon, 2 + reloads);
@@ -284,8 +287,14 @@ fn soak() {
     promises.end();
 }
 
+/// A byte lost with eight requests makes 2 MiB in a quarter of an hour at 20,000/s, and a
+/// plan that is not given back a mapping every 5 s; an allocator that warms up makes some
+/// 5. Shares of rings come and go with those who map them, by some 12 MiB at a logger's
+/// death.
 fn is_flat(then: &Footprint, now: &Footprint) -> bool {
-    now.own <= then.own + 2_048 && now.proportional <= then.proportional + then.proportional / 5 + 8_192
+    now.own <= then.own + 2_048
+        && now.mappings <= then.mappings + 16
+        && now.proportional <= then.proportional + then.proportional / 5 + 8_192
 }
 
 #[test]
@@ -374,10 +383,9 @@ fn reload_pauses() {
     let region = Region::view_file(&path.join("run/metrics")).unwrap();
     let (rounds, seconds) = (number("SPLITD_RELOAD_ROUNDS", 10), number("SPLITD_RELOAD_SECONDS", 4));
     println!("10,000 experiments; requests of more than 1 ms of service, by the workers' own histogram");
-    // Of rounds without, and of rounds with reloads.
-    let mut slow = [0u64; 2];
+    let mut more = Vec::new();
     for round in 0..rounds {
-        let mut row = Vec::new();
+        let (mut row, mut slow) = (Vec::new(), [0, 0]);
         for with in [false, true] {
             let before = served(&region);
             let begin = Instant::now();
@@ -390,29 +398,37 @@ fn reload_pauses() {
                 std::thread::sleep(Duration::from_millis(200));
             }
             let after = served(&region);
-            slow[usize::from(with)] += after.1 - before.1;
+            slow[usize::from(with)] = (after.1 - before.1) as i64;
             row.push(format!("{} of {} with {count} reloads", after.1 - before.1, after.0 - before.0));
         }
         println!("  round {round}: {}", row.join("; "));
+        more.push(slow[1] - slow[0]);
     }
     println!("{}", load.stop());
     let mut promises = Promises::default();
-    let [without, with] = slow;
-    let found = format!("{with} with, {without} without");
-    promises.hold("no service time over 1 ms because of a reload", is_no_more(with, without), found);
+    let found = format!("with reloads more by {more:?}");
+    promises.hold("no service time over 1 ms because of a reload", is_by_chance(&more), found);
     promises.end();
 }
 
-/// Whether what was counted with could as well have been counted without, in as
-/// long a time: of so many, each as likely here as there, no more than by chance one
-/// time in a thousand (3.09 standard deviations of the binomial distribution).
-fn is_no_more(with: u64, without: u64) -> bool {
-    let (more, all) = (with.saturating_sub(without) as f64, (with + without) as f64);
-    more * more <= 3.09 * 3.09 * all
+/// Whether rounds with may as well be rounds without: of all ways to have called each
+/// round's two counts the one and the other, at least one in a hundred makes as large
+/// a sum of differences. Slow requests come in heaps, all of a turn at once, so that
+/// their number alone says little.
+fn is_by_chance(more: &[i64]) -> bool {
+    assert!(more.len() >= 7, "with fewer rounds nothing could be found out");
+    let found: i64 = more.iter().sum();
+    let signed = |way: u32| -> i64 {
+        let signs = more.iter().enumerate().map(|(at, more)| if way >> at & 1 == 1 { -more } else { *more });
+        signs.sum()
+    };
+    let ways = 1 << more.len();
+    let as_large = (0..ways).filter(|way| signed(*way) >= found).count();
+    as_large * 100 >= ways as usize
 }
 
 #[test]
-fn more_is_what_chance_does_not_make() {
-    assert!(is_no_more(0, 0) && is_no_more(9, 0) && is_no_more(0, 100) && is_no_more(130, 100));
-    assert!(!is_no_more(10, 0) && !is_no_more(150, 100));
+fn what_is_more_in_nearly_every_round_is_not_by_chance() {
+    assert!(is_by_chance(&[0; 10]) && is_by_chance(&[-45, 21, 9, 5, 1, -1, 0]) && is_by_chance(&[-3; 10]));
+    assert!(!is_by_chance(&[1, 2, 1, 3, 1, 1, 2, 1]) && !is_by_chance(&[7, 9, 8, 0, 12, 7, 9, 6, -1, 8]));
 }
