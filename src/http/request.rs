@@ -81,6 +81,8 @@ pub struct Head<'a> {
     pub content_type: Option<&'a [u8]>,
     /// Accept, the last one.
     pub accept: Option<&'a [u8]>,
+    /// `traceparent`, not looked into; empty where there is more than one.
+    pub traceparent: Option<&'a [u8]>,
     /// The body that follows.
     pub body: BodyLength,
     /// Expect.
@@ -184,6 +186,7 @@ pub fn parse_head(bytes: &[u8]) -> Result<Head<'_>, HeadFault> {
         version,
         content_type: fields.content_type,
         accept: fields.accept,
+        traceparent: fields.traceparent,
         body: match fields.content_length {
             Some(size) => BodyLength::Known(size),
             None if fields.chunked => BodyLength::Chunked,
@@ -299,6 +302,7 @@ struct FieldLines<'a> {
     expect: Expect,
     content_type: Option<&'a [u8]>,
     accept: Option<&'a [u8]>,
+    traceparent: Option<&'a [u8]>,
 }
 
 impl Default for FieldLines<'_> {
@@ -313,6 +317,7 @@ impl Default for FieldLines<'_> {
             expect: Expect::None,
             content_type: None,
             accept: None,
+            traceparent: None,
         }
     }
 }
@@ -341,6 +346,10 @@ impl<'a> FieldLines<'a> {
                     self.close |= option.eq_ignore_ascii_case(b"close");
                     self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
                 }
+            }
+            // Two of them say nothing: nobody knows which is meant.
+            11 if name.eq_ignore_ascii_case("traceparent") => {
+                self.traceparent = Some(if self.traceparent.is_some() { b"" } else { value });
             }
             12 if name.eq_ignore_ascii_case("content-type") => self.content_type = Some(value),
             14 if name.eq_ignore_ascii_case("content-length") => {
