@@ -13,6 +13,7 @@ use splitd::http::{Connection, Limits, Output, Workspace};
 use splitd::limits::EXPOSURE_SIZE_MAX;
 use splitd::metrics::{self, Process, Table};
 use splitd::sys::region::Region;
+use splitd::trace::{self, Tracer};
 
 /// Requests that may pass between two [`Rig::drain`]: far fewer than fill the ring.
 pub const DRAIN_EVERY: usize = 1000;
@@ -25,6 +26,7 @@ pub struct Rig<'a, 'r> {
     reader: Reader<&'r [AtomicU64]>,
     drained: Vec<u8>,
     now: Now,
+    traced: bool,
 }
 
 /// Makes a rig over an experiments file and hands it to `body`.
@@ -32,11 +34,26 @@ pub struct Rig<'a, 'r> {
 /// # Panics
 /// If there is a fault in the file.
 pub fn with_rig<R>(experiments: &str, body: impl FnOnce(&mut Rig<'_, '_>) -> R) -> R {
+    with_traced_rig(experiments, None, body)
+}
+
+/// The same, with tracing on where there are options for it.
+///
+/// # Panics
+/// If there is a fault in the file.
+pub fn with_traced_rig<R>(
+    experiments: &str,
+    tracing: Option<trace::Options>,
+    body: impl FnOnce(&mut Rig<'_, '_>) -> R,
+) -> R {
     let (_, image) = check::load(experiments.as_bytes()).expect("a sound file");
     let plan = Plan::open(image.bytes()).expect("a plan made just now");
     let ring = Region::anonymous(ring::region_size(RING_SIZE)).expect("memory");
     ring::format(ring.words(), ring::Identity { instance: 1, ring: 0, slot: 0 });
     ring.prefault();
+    let spans = Region::anonymous(ring::region_size(RING_SIZE)).expect("memory");
+    ring::format(spans.words(), ring::Identity { instance: 1, ring: 1, slot: 0 });
+    spans.prefault();
     let counters = Region::anonymous(metrics::region_size(1)).expect("memory");
     let table = Table::format(counters.words(), 1);
     table.block(0).claim(Process::Worker, "assign");
@@ -50,6 +67,10 @@ pub fn with_rig<R>(experiments: &str, body: impl FnOnce(&mut Rig<'_, '_>) -> R) 
     };
     let writer = Writer::attach(ring.words()).expect("a ring made just now");
     let mut desk = Desk::new(options, vec![RouteGroup::Assign], Some(writer), table, table.block(0));
+    if let Some(tracing) = &tracing {
+        let writer = Writer::attach(spans.words()).expect("a ring made just now");
+        desk.trace(Tracer::new(tracing, writer, table.block(0), ("assign", 0), 1));
+    }
     body(&mut Rig {
         app: App::new(&plan, &mut desk),
         connection: Connection::new(),
@@ -57,6 +78,7 @@ pub fn with_rig<R>(experiments: &str, body: impl FnOnce(&mut Rig<'_, '_>) -> R) 
         reader: Reader::attach(ring.words()).expect("a ring made just now"),
         drained: Vec::with_capacity(EXPOSURE_SIZE_MAX),
         now: clock::now(),
+        traced: tracing.is_some(),
     })
 }
 
@@ -65,6 +87,12 @@ impl Rig<'_, '_> {
     #[inline]
     pub fn exchange(&mut self, input: &[u8]) -> usize {
         let Rig { app, connection, workspace, now, .. } = self;
+        // A turn for each: the most that tracing can cost.
+        if self.traced {
+            app.end_turn(now.mono_ns);
+            *now = clock::now();
+            app.begin_turn(*now);
+        }
         app.pace().look(now.mono_ns);
         connection.handle_input(input, *now, workspace, app);
         let mut total = 0;
@@ -73,7 +101,7 @@ impl Rig<'_, '_> {
             total += size;
             connection.handle_sent(size, *now, workspace, app);
         }
-        app.pace().handed_over(clock::mono_ns());
+        app.handed_over(clock::mono_ns());
         total
     }
 

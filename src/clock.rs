@@ -47,6 +47,14 @@ pub fn mono_ns() -> u64 {
     mono.tv_sec() as u64 * 1_000_000_000 + mono.tv_nsec() as u64
 }
 
+/// Reads how long the calling thread has been on a CPU, in nanoseconds: one
+/// system call.
+#[must_use]
+pub fn thread_cpu_ns() -> u64 {
+    let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("every thread has its clock");
+    time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64
+}
+
 /// How long the machine has slept since it was booted: CLOCK_BOOTTIME goes on
 /// meanwhile and CLOCK_MONOTONIC does not.
 #[must_use]

@@ -21,6 +21,7 @@
 //!     └─ exposure/record → exposure/ring ═(shared memory)═ logger/drain ─ logger/sink
 //! ```
 //! The exposure is committed to its ring before the answer is handed to the kernel.
+//! Where tracing is on, `trace` times each of these steps.
 //!
 //! # Who may know whom
 //! `tests/layering.rs` holds the table and checks it. In short: `limits` and
@@ -43,4 +44,5 @@ pub mod master;
 pub mod metrics;
 pub mod status;
 pub mod sys;
+pub mod trace;
 pub mod worker;

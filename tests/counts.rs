@@ -10,6 +10,7 @@ mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use support::{Client, Plan, golden, lines, wait_until};
@@ -27,6 +28,13 @@ const GET_INSTRUCTIONS_MAX: u64 = 28_000;
 /// The decision alone on these vectors, with the AVX2 that callgrind knows: measured,
 /// and a twentieth more.
 const DECIDE_INSTRUCTIONS_MAX: u64 = 12_000;
+/// What a POST may cost more in a build that can trace and does not than in one that
+/// can't: the branches that find no tracer. Measured: 43, of 29,926.
+const UNTRACED_INSTRUCTIONS_MAX: u64 = 60;
+/// What it costs more where tracing is on, as the settings have it: a stopwatch. And
+/// where every request is kept: its spans, too.
+const TRACED_INSTRUCTIONS_MAX: u64 = 1_200;
+const KEPT_INSTRUCTIONS_MAX: u64 = 7_000;
 
 /// Stopwatch, histograms and the counters of 26 assignments: what is counted of a
 /// POST, and in it; measured, and a tenth more.
@@ -38,7 +46,7 @@ fn a_request_stays_within_its_instructions() {
         eprintln!("skipped: valgrind is not here");
         return;
     }
-    let program = build_counted();
+    let program = build_counted(&[]);
     let mut bounds = vec![
         ("POST", POST_INSTRUCTIONS_MAX),
         ("GET", GET_INSTRUCTIONS_MAX),
@@ -49,11 +57,7 @@ fn a_request_stays_within_its_instructions() {
         bounds.push(("DECIDE", DECIDE_INSTRUCTIONS_MAX));
     }
     for (kind, bound) in bounds {
-        // Whole rounds of the 300 vectors, less what making the rig takes.
-        let (few, many) = (300, 300 + 3000);
-        let [few_instructions, many_instructions] =
-            [few, many].map(|count| instructions(&program, kind, count));
-        let count = (many_instructions - few_instructions) / (many - few);
+        let count = instructions_each(&program, kind);
         eprintln!("{kind}: {count} instructions a request, {bound} at most");
         assert!(count <= bound, "{kind}: {count} instructions a request; {bound} is the bound");
         // A count that is far below its bound no longer guards anything.
@@ -61,11 +65,60 @@ fn a_request_stays_within_its_instructions() {
     }
 }
 
-/// The program that answers from memory, as it would be shipped.
-fn build_counted() -> PathBuf {
+#[test]
+fn tracing_costs_branches_while_it_is_off_and_a_stopwatch_while_it_is_on() {
+    if Command::new("valgrind").arg("--version").output().is_err() {
+        eprintln!("skipped: valgrind is not here");
+        return;
+    }
+    let program = build_counted(&[]);
+    let off = instructions_each(&program, "POST");
+    let mut costs = vec![
+        ("on", instructions_each(&program, "TRACED").abs_diff(off), TRACED_INSTRUCTIONS_MAX),
+        ("on, every request kept", instructions_each(&program, "KEPT").abs_diff(off), KEPT_INSTRUCTIONS_MAX),
+    ];
+    if std::env::var_os("SPLITD_COUNTS").is_some_and(|which| which == "all") {
+        let without = instructions_each(&build_counted(&["--no-default-features"]), "POST");
+        costs.push(("off", off.saturating_sub(without), UNTRACED_INSTRUCTIONS_MAX));
+        eprintln!("a POST takes {without} instructions in a build that can't trace");
+    } else {
+        eprintln!("SPLITD_COUNTS=all compares it with a build that can't trace, a minute more");
+    }
+    for (what, cost, bound) in costs {
+        eprintln!("tracing {what}: {cost} more, {bound} at most");
+        assert!(cost <= bound, "tracing {what}: {cost} instructions a request; {bound} is the bound");
+    }
+}
+
+/// Of one request of a kind.
+fn instructions_each(program: &Counted, kind: &str) -> u64 {
+    // Whole rounds of the 300 vectors, less what making the rig takes.
+    let (few, many) = (300, 300 + 3000);
+    let [few_instructions, many_instructions] =
+        [few, many].map(|count| instructions(&program.path(), kind, count));
+    (many_instructions - few_instructions) / (many - few)
+}
+
+/// A program that answers from memory, in a directory of its own.
+struct Counted {
+    directory: tempfile::TempDir,
+}
+
+impl Counted {
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("counted")
+    }
+}
+
+/// Builds it as it would be shipped, or with `more` arguments.
+fn build_counted(more: &[&str]) -> Counted {
+    // Builds with other features put their program in the same place.
+    static BUILDING: Mutex<()> = Mutex::new(());
+    let _alone = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
     let built = Command::new(env!("CARGO"))
         .args(["build", "--release", "--locked", "--quiet", "--package", "counted"])
         .args(["--message-format", "json-render-diagnostics"])
+        .args(more)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .unwrap();
@@ -73,7 +126,10 @@ fn build_counted() -> PathBuf {
     let said = String::from_utf8(built.stdout).unwrap();
     let messages = said.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
     let mut programs = messages.filter_map(|message| Some(PathBuf::from(message["executable"].as_str()?)));
-    programs.next().expect("cargo says where the program is")
+    let program = programs.next().expect("cargo says where the program is");
+    let counted = Counted { directory: tempfile::tempdir().unwrap() };
+    std::fs::copy(program, counted.path()).unwrap();
+    counted
 }
 
 /// Instructions of a whole process that answers so many requests.

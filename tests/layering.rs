@@ -16,15 +16,22 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("http", &["clock"]),
     ("exposure", &["engine"]),
     ("status", &["exposure", "metrics", "clock"]),
+    // exposure: spans lie in rings of the same kind, written by the same encoder;
+    // metrics: the stopwatch that the loop keeps going anyway.
+    ("trace", &["exposure", "metrics", "clock"]),
     // config: explain reads the experiments file that travels in the plan.
-    ("endpoint", &["http", "engine", "exposure", "metrics", "clock", "config", "status"]),
+    ("endpoint", &["http", "engine", "exposure", "metrics", "clock", "config", "status", "trace"]),
     ("config", &["engine"]),
-    ("worker", &["endpoint", "http", "engine", "exposure", "metrics", "sys", "clock"]),
-    ("logger", &["exposure", "metrics", "sys", "clock"]),
+    ("worker", &["endpoint", "http", "engine", "exposure", "metrics", "sys", "clock", "trace"]),
+    // trace: what a record of spans is.
+    ("logger", &["exposure", "metrics", "sys", "clock", "trace"]),
     ("loader", &["config", "engine", "sys", "clock"]),
     (
         "master",
-        &["config", "endpoint", "http", "exposure", "loader", "logger", "metrics", "sys", "worker", "clock"],
+        &[
+            "config", "endpoint", "http", "exposure", "loader", "logger", "metrics", "sys", "worker",
+            "clock", "trace",
+        ],
     ),
     ("cli", &["config", "engine", "exposure", "logger", "master", "metrics", "status", "sys", "clock"]),
 ];
@@ -41,6 +48,7 @@ const ROOMS_OF_CRATES: &[(&str, &[&str])] = &[
     ("prost", &["exposure/", "cli/events.rs", "logger/"]),
     ("sd_notify", &["master/"]),
     ("ratatui", &["cli/top/"]),
+    ("ureq", &["logger/traces.rs"]),
 ];
 
 fn sources() -> BTreeMap<PathBuf, String> {

@@ -16,7 +16,8 @@ use splitd::metrics::{self, Table};
 use splitd::sys::channel::Channel;
 use splitd::sys::region::{self, Region};
 use splitd::sys::uring::Ring;
-use splitd::worker::{self, Io, Keeper, Listener, Order, PoolOptions, Report, Rings, Setup, Speaks};
+use splitd::trace;
+use splitd::worker::{self, Io, Keeper, Listener, Order, PoolOptions, Report, Rings, Setup, Speaks, Traces};
 
 thread_local! {
     static WATCHED: Cell<bool> = const { Cell::new(false) };
@@ -64,17 +65,23 @@ struct Running {
     _directory: tempfile::TempDir,
 }
 
-fn start(io: Io, strict: bool) -> Running {
+fn start(io: Io, strict: bool, traced: bool) -> Running {
     let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/typical.experiments.json");
     let (_, image) = check::load(&std::fs::read(golden).unwrap()).unwrap();
     let directory = tempfile::tempdir().unwrap();
     let identity = |ring| ring::Identity { instance: 1, ring, slot: 0 };
-    let paths = [0u16, 1].map(|ring| {
-        let path = directory.path().join(format!("{ring}"));
-        let region = Region::create_file(&path, ring::region_size(64 << 20)).unwrap();
-        ring::format(region.words(), identity(ring));
-        path
-    });
+    let rings = |name: &str, size: usize| {
+        let paths = [0u16, 1].map(|ring| {
+            let path = directory.path().join(format!("{name}{ring}"));
+            let region = Region::create_file(&path, ring::region_size(size)).unwrap();
+            ring::format(region.words(), identity(ring));
+            path
+        });
+        Rings { paths, identities: [0, 1].map(identity) }
+    };
+    // Nobody reads it: it takes the first requests' spans and refuses the others'.
+    let every = trace::Options { rate: 1.0, header: true, slowest: Some(Duration::from_millis(10)) };
+    let traces = traced.then(|| Traces { rings: rings("spans", 1 << 20), options: every });
     let metrics = Region::anonymous(metrics::region_size(metrics::block_count(1))).unwrap();
     let _ = Table::format(metrics.words(), metrics::block_count(1));
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -110,7 +117,8 @@ fn start(io: Io, strict: bool) -> Running {
             keeper: Keeper::Nobody,
         }],
         plan: region::seal(image.bytes()).unwrap(),
-        rings: Some(Rings { paths, identities: [0, 1].map(identity) }),
+        rings: Some(rings("ring", 64 << 20)),
+        traces,
         shown_rings: Vec::new(),
         metrics,
         which: 0,
@@ -190,6 +198,7 @@ fn kinds(strict: bool) -> Vec<(String, Vec<u16>)> {
     let batch = bodies.join("\n");
     vec![
         (post(" HTTP/1.1", &bodies[0]), vec![200]),
+        (post(" HTTP/1.1\r\ntraceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", &bodies[0]), vec![200]),
         (post(" HTTP/1.1", escapes), vec![200]),
         (post("?payloads=true&exposure=false HTTP/1.1", &bodies[1]), vec![200]),
         (bodies.iter().map(|body| post(" HTTP/1.1", body)).collect(), vec![200; bodies.len()]),
@@ -227,8 +236,8 @@ fn a_request_of_any_kind_allocates_nothing() {
 }
 
 fn allocates_nothing(io: Io) {
-    for strict in [false, true] {
-        let running = start(io, strict);
+    for (strict, traced) in [(false, false), (true, false), (true, true)] {
+        let running = start(io, strict, traced);
         let mut stream = TcpStream::connect(("127.0.0.1", running.port)).unwrap();
         let mut buffer = Vec::new();
         // The first round may still touch what is made once (a connection's slot, say).

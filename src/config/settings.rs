@@ -243,8 +243,20 @@ pub struct AgentCheckSettings {
     pub listen: Option<SocketAddr>,
 }
 
+/// `[tracing]`.
+#[derive(Debug, Clone, PartialEq, Default)]
+#[allow(missing_docs, reason = "the table of settings says what each means")]
+pub struct TracingSettings {
+    pub endpoint: Option<String>,
+    pub rate: f64,
+    pub header: bool,
+    pub slowest: Option<Duration>,
+    pub interval: Duration,
+    pub ring_size: usize,
+}
+
 /// All settings of an instance.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 #[allow(missing_docs, reason = "the table of settings says what each means")]
 pub struct Settings {
     pub experiments: Option<PathBuf>,
@@ -258,6 +270,7 @@ pub struct Settings {
     pub logger: LoggerSettings,
     pub sink: SinkSettings,
     pub agent_check: AgentCheckSettings,
+    pub tracing: TracingSettings,
 }
 
 /// The pools there are where the file names none, and what a pool of one of these
@@ -389,7 +402,7 @@ pub fn fixed_changes(old: &Settings, new: &Settings) -> Vec<Fault> {
 /// What a setting is, for lists that people read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Described {
-    /// Where it stands: nothing (the top), `pool`, `logger`, `sink`, `agent_check`.
+    /// Where it stands: nothing (the top), `pool`, `logger`, `sink`, `agent_check`, `tracing`.
     pub section: &'static str,
     /// Its name there.
     pub name: &'static str,
@@ -409,6 +422,7 @@ pub fn described() -> impl Iterator<Item = Described> {
         .chain(rows("logger", table::LOGGER))
         .chain(rows("sink", table::SINK))
         .chain(rows("agent_check", table::AGENT_CHECK))
+        .chain(rows("tracing", table::TRACING))
 }
 
 // ── Defaults ───────────────────────────────────────────────────────────────
@@ -442,6 +456,7 @@ fn defaults() -> Settings {
     take_default(&mut settings.logger, table::LOGGER);
     take_default(&mut settings.sink, table::SINK);
     take_default(&mut settings.agent_check, table::AGENT_CHECK);
+    take_default(&mut settings.tracing, table::TRACING);
     settings.pools = POOLS.iter().map(|(name, _)| default_pool(name)).collect();
     settings
 }
@@ -520,9 +535,14 @@ fn take_file(settings: &mut Settings, file: &toml::Table, faults: &mut Vec<Fault
             ("agent_check", toml::Value::Table(table)) => {
                 take_table(&mut settings.agent_check, table::AGENT_CHECK, "agent_check.", table, faults);
             }
-            ("logger" | "sink" | "agent_check", _) => faults.push(misplaced(&format!("`[{name}]`"))),
+            ("tracing", toml::Value::Table(table)) => {
+                take_table(&mut settings.tracing, table::TRACING, "tracing.", table, faults);
+            }
+            ("logger" | "sink" | "agent_check" | "tracing", _) => {
+                faults.push(misplaced(&format!("`[{name}]`")))
+            }
             (_, toml::Value::Table(_) | toml::Value::Array(_)) => {
-                let sections = ["pool", "logger", "sink", "agent_check"];
+                let sections = ["pool", "logger", "sink", "agent_check", "tracing"];
                 faults.push(Fault {
                     pointer: name.clone(),
                     message: unknown("section", name, sections.into_iter()),
@@ -584,6 +604,7 @@ fn take_dotted(settings: &mut Settings, name: &str, value: &Value) -> Result<(),
         ["logger", name] => take(&mut settings.logger, table::LOGGER, name, value),
         ["sink", name] => take(&mut settings.sink, table::SINK, name, value),
         ["agent_check", name] => take(&mut settings.agent_check, table::AGENT_CHECK, name, value),
+        ["tracing", name] => take(&mut settings.tracing, table::TRACING, name, value),
         ["pool", pool, name] => match settings.pools.iter().position(|known| known.name == pool) {
             Some(_) if name == "name" => Err("a pool gets its name in the file".to_owned()),
             Some(index) => take(&mut settings.pools[index], table::POOL, name, value),

@@ -14,6 +14,7 @@ use crate::http::{
 };
 use crate::limits::CONTEXT_SIZE_MAX;
 use crate::metrics::Family;
+use crate::trace::Stage;
 
 use super::form::Form;
 use super::tally::Tally;
@@ -57,14 +58,18 @@ impl App<'_, '_> {
     /// `/v1/assign`
     pub(super) fn assign(&mut self, request: &Request<'_>, scratch: &mut [u8], now: Now, answer: Answer<'_>) {
         let App { plan, order, facts, decision, tally, desk, .. } = self;
-        let asked = match read(plan, order, facts, tally, desk, request, scratch) {
+        let asked = read(plan, order, facts, tally, desk, request, scratch);
+        desk.trace_stage(Stage::Parse);
+        let asked = match asked {
             Ok(asked) => asked,
             Err(fault) => return answer.problem(fault.status(), fault),
         };
         plan.decide(&asked.units, facts, decision);
+        desk.trace_stage(Stage::Decide);
         if request.head.method != Method::Head {
             record(plan, decision, tally, desk, &asked, now);
         }
+        desk.trace_recorded(decision.chosen().len());
         let head = answer.start(Status::Ok).header("X-Splitd-Version", plan.version());
         let mut body = head.body(ContentType::Json);
         write_all(plan, decision.chosen(), asked.scanned.payloads, &mut body);
@@ -81,14 +86,18 @@ impl App<'_, '_> {
         answer: Answer<'_>,
     ) {
         let App { plan, order, facts, decision, tally, desk, .. } = self;
-        let asked = match read(plan, order, facts, tally, desk, request, scratch) {
+        let asked = read(plan, order, facts, tally, desk, request, scratch);
+        desk.trace_stage(Stage::Parse);
+        let asked = match asked {
             Ok(asked) => asked,
             Err(fault) => return answer.problem(fault.status(), fault),
         };
         plan.decide_one(experiment, &asked.units, facts, decision);
+        desk.trace_stage(Stage::Decide);
         if request.head.method != Method::Head {
             record(plan, decision, tally, desk, &asked, now);
         }
+        desk.trace_recorded(decision.chosen().len());
         let chosen = decision.chosen().first();
         let head = answer.start(Status::Ok).header("X-Splitd-Version", plan.version());
         let mut body = head.body(ContentType::Json);
@@ -129,10 +138,13 @@ impl App<'_, '_> {
             })
             .map_err(Fault::Scan)
             .and_then(|asked| judge_types(plan, facts, tally, desk).map(|()| asked));
+        desk.trace_stage(Stage::Parse);
         match asked {
             Ok(asked) => {
                 plan.decide(&asked.units, facts, decision);
+                desk.trace_stage(Stage::Decide);
                 record(plan, decision, tally, desk, &asked, now);
+                desk.trace_recorded(decision.chosen().len());
                 write_all(plan, decision.chosen(), asked.scanned.payloads, out);
             }
             Err(fault) => out.push_problem(fault.status(), &fault),

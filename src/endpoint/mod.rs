@@ -12,6 +12,7 @@ mod health;
 mod shed;
 mod status;
 mod tally;
+mod traced;
 
 pub use health::agent_line;
 pub use shed::Shed;
@@ -31,6 +32,7 @@ use crate::metrics::pace::Pace;
 use crate::metrics::render::{Format, render};
 use crate::metrics::{self, Block, Family, Table, request_cell};
 use crate::status::snapshot::RingWords;
+use crate::trace::Tracer;
 
 /// Groups of routes that a pool's `routes` setting names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,6 +126,8 @@ const WITH_PAYLOADS: u16 = 1;
 const WITHOUT_EXPOSURE: u16 = 2;
 /// `Admission::options` of assigning: the answer is to be empty.
 const SHED: u16 = 4;
+/// `Admission::options` of a batch: from here on they are the tracer's ticket.
+const TICKET: u16 = 8;
 
 /// How a pool's routes answer, from the settings.
 #[derive(Debug, Clone, Copy)]
@@ -150,6 +154,7 @@ pub struct Desk<'r> {
     block: Block<'r>,
     pace: Pace<'r>,
     rings: Vec<RingWords<'r>>,
+    tracer: Option<Box<Tracer<'r>>>,
 }
 
 impl<'r> Desk<'r> {
@@ -165,7 +170,7 @@ impl<'r> Desk<'r> {
         let size = if ring.is_some() { EXPOSURE_SIZE_MAX } else { 0 };
         let pace = Pace::new(block);
         let record = Vec::with_capacity(size);
-        Desk { options, groups, ring, record, table, block, pace, rings: Vec::new() }
+        Desk { options, groups, ring, record, table, block, pace, rings: Vec::new(), tracer: None }
     }
 
     /// The instance's rings, for the route that shows them.
@@ -196,6 +201,9 @@ impl<'a, 'r> App<'a, 'r> {
     /// Takes all memory that answering by this plan needs.
     #[must_use]
     pub fn new(plan: &'a Plan<'a>, desk: &'a mut Desk<'r>) -> App<'a, 'r> {
+        if let Some((tracer, _)) = desk.tracer() {
+            tracer.take_plan(plan.version());
+        }
         let (facts, decision) = (Facts::new(plan), Decision::new(plan));
         App {
             plan,
@@ -234,7 +242,9 @@ impl Service for App<'_, '_> {
             Path::Exact(path) => path == head.path,
             Path::Experiment(prefix) => head.path.len() > prefix.len() && head.path.starts_with(prefix),
         };
-        let Some((index, route)) = ROUTES.iter().enumerate().filter(|r| offered(&r)).find(matches) else {
+        let found = ROUTES.iter().enumerate().filter(|r| offered(&r)).find(matches);
+        self.desk.trace_head(head, found.map(|(index, _)| index as u16));
+        let Some((index, route)) = found else {
             return Err(Refusal::not_found("this listener has no such path"));
         };
         if let Path::Experiment(prefix) = route.path
@@ -261,7 +271,7 @@ impl Service for App<'_, '_> {
                 })?;
                 let payloads = if options.payloads { WITH_PAYLOADS } else { 0 };
                 let exposure = if options.exposure { 0 } else { WITHOUT_EXPOSURE };
-                (payloads | exposure, self.desk.options.batch_body_size_max)
+                (payloads | exposure | self.desk.trace_ticket(), self.desk.options.batch_body_size_max)
             }
         };
         Ok(Admission {
@@ -281,6 +291,7 @@ impl Service for App<'_, '_> {
         now: Now,
         answer: Answer<'_>,
     ) {
+        self.desk.trace_head(request.head, Some(admission.route));
         match admission.route {
             ASSIGN if admission.options & SHED != 0 => self.answer_shed(None, answer),
             ASSIGN => self.assign(request, scratch, now, answer),
@@ -330,6 +341,7 @@ impl Service for App<'_, '_> {
         out: &mut Out<'_>,
     ) {
         debug_assert_eq!(admission.route, BATCH);
+        self.desk.trace_line(admission.options);
         self.batch_line(admission.options, line, scratch, now, out);
     }
 
@@ -337,12 +349,14 @@ impl Service for App<'_, '_> {
         let none = metrics::ROUTES.len() - 1;
         self.desk.block.add_at(Family::Requests, request_cell(none, status.code()), 1);
         self.desk.pace.answered(none);
+        self.desk.trace_answered(status.code());
     }
 
     fn answered(&mut self, admission: Admission, status: Status) {
         let route = usize::from(admission.route);
         self.desk.block.add_at(Family::Requests, request_cell(route, status.code()), 1);
         self.desk.pace.answered(route);
+        self.desk.trace_answered(status.code());
     }
 }
 

@@ -84,15 +84,17 @@ fn put_length(out: &mut Vec<u8>) {
     }
 }
 
+/// A field of bytes or text.
 #[inline]
-fn push_field(out: &mut Vec<u8>, tag: u8, bytes: &[u8]) {
+pub(crate) fn push_field(out: &mut Vec<u8>, tag: u8, bytes: &[u8]) {
     out.push(tag);
     push_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
+/// A number as protobuf has it.
 #[inline]
-fn push_varint(out: &mut Vec<u8>, value: u64) {
+pub(crate) fn push_varint(out: &mut Vec<u8>, value: u64) {
     if value < 0x80 {
         out.push(value as u8);
     } else {

@@ -15,6 +15,8 @@
 //! - At the stop, which comes after the last worker's end, it empties the rings,
 //!   syncs, and leaves within [`STOP_TIME_MAX`]; what no sink took by then stays in
 //!   the rings' files for the next start.
+//! - Spans, while tracing is on, have a thread and rings of their own, and hold up
+//!   none of this.
 //! - When the master dies it serves on until no worker is left to serve.
 
 pub mod batch;
@@ -26,6 +28,7 @@ pub mod sources;
 pub mod spool;
 #[cfg(test)]
 mod tests;
+mod traces;
 
 use std::io;
 use std::os::fd::AsFd;
@@ -42,18 +45,22 @@ use crate::sys::channel::Channel;
 use crate::sys::fork::set_niceness;
 use drain::{Drain, SinkGone, Turn};
 use sources::Sources;
+use traces::Exporter;
 
 pub use layout::Layout;
 pub use sink::file::Options as FileOptions;
 #[cfg(feature = "kafka")]
 pub use sink::kafka;
 pub use sink::{SinkOptions, SpoolOptions};
+pub use traces::Options as TraceOptions;
 
 /// From the order to stop to the end, at most.
 pub const STOP_TIME_MAX: Duration = Duration::from_secs(5);
 /// Of that, for the rings to become empty; the rest is the sink's, to sync.
 const STOP_DRAIN_TIME_MAX: Duration = Duration::from_millis(3500);
 const STOP_SYNC_TIME_MAX: Duration = Duration::from_millis(1000);
+/// And behind that for a last POST of spans, which went out before the sync.
+const STOP_EXPORT_TIME_MAX: Duration = Duration::from_millis(400);
 /// Between two looks at rings that have little.
 const POLL_INTERVAL: Duration = Duration::from_millis(1);
 /// How long no worker must have been there before an orphaned logger leaves.
@@ -75,6 +82,8 @@ pub struct Options {
     pub nice: i32,
     /// Where exposures go.
     pub sink: SinkOptions,
+    /// Where spans go; none while tracing is off.
+    pub traces: Option<TraceOptions>,
 }
 
 /// What the master tells the logger.
@@ -195,7 +204,12 @@ pub(crate) fn serve(options: &Options, orders: &mut impl Orders, metrics: Block<
             return 3;
         }
     };
-    match drain_until_end(&mut drain, orders) {
+    let mut exporter = options.traces.as_ref().and_then(|options| Exporter::start(options, metrics));
+    let ended = drain_until_end(&mut drain, exporter.as_mut(), orders);
+    if let Some(exporter) = &exporter {
+        exporter.stop();
+    }
+    let code = match ended {
         Ok(emptied) => {
             let synced = drain.finish(STOP_SYNC_TIME_MAX, !emptied);
             if !(emptied && synced) {
@@ -209,11 +223,19 @@ pub(crate) fn serve(options: &Options, orders: &mut impl Orders, metrics: Block<
             log::error!("event=logger_failed error=\"{fault}\"");
             1
         }
+    };
+    if let Some(exporter) = exporter {
+        exporter.finish(STOP_EXPORT_TIME_MAX);
     }
+    code
 }
 
 /// Serves until it is time to leave; true if nothing is left behind.
-fn drain_until_end(drain: &mut Drain<'_>, orders: &mut impl Orders) -> Result<bool, SinkGone> {
+fn drain_until_end(
+    drain: &mut Drain<'_>,
+    mut exporter: Option<&mut Exporter<'_>>,
+    orders: &mut impl Orders,
+) -> Result<bool, SinkGone> {
     let mut phase = Phase::Serving;
     let mut wait = Duration::ZERO;
     loop {
@@ -233,6 +255,9 @@ fn drain_until_end(drain: &mut Drain<'_>, orders: &mut impl Orders) -> Result<bo
             _ => phase,
         };
         let turn = drain.turn(now)?;
+        if let Some(exporter) = &mut exporter {
+            exporter.show();
+        }
         match &mut phase {
             Phase::Serving => {}
             Phase::Stopping { deadline } => {

@@ -65,6 +65,7 @@ impl House {
             master: None,
             nice: 0,
             sink: SinkOptions::File(file, Layout::Request),
+            traces: None,
         }
     }
 

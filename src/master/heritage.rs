@@ -5,17 +5,20 @@
 //! runtime_dir/lock                       one instance a directory; the pid of the one that runs
 //! runtime_dir/metrics                    one block a process, two a worker slot
 //! runtime_dir/rings/INSTANCE/RING        two a worker slot that records
+//! runtime_dir/spans/INSTANCE/RING        two a worker slot that decides, while tracing is on
 //! listening sockets                      one a worker on each address of its pool
 //! ```
 //! The master writes none of these but its own block of metrics.
 //!
 //! - [`directory`]: the lock and the metrics; [`places`]: the slots.
-//! - [`estate`]: what each child is given; [`books`]: the end.
+//! - [`estate`]: what each child is given; [`traces`]: what of it is for tracing;
+//!   [`books`]: the end.
 
 mod books;
 mod directory;
 mod estate;
 mod places;
+mod traces;
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -95,6 +98,11 @@ pub enum HeritageFault {
 fn experiments_of(settings: &Settings) -> Result<PathBuf, HeritageFault> {
     let experiments = settings.experiments.as_ref().ok_or(HeritageFault::NoExperiments)?;
     std::path::absolute(experiments).map_err(refused("can't find", experiments))
+}
+
+/// The two rings of a slot, in a directory of an instance.
+fn ring_paths(directory: &Path, slot: usize) -> [PathBuf; 2] {
+    [0, 1].map(|which| directory.join(format!("{:05}", slot * 2 + which)))
 }
 
 fn refused(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HeritageFault {
@@ -383,10 +391,15 @@ impl Heritage {
                 if path.exists() {
                     continue;
                 }
-                let region = Region::create_file(path, size).map_err(refused("can't make the ring", path))?;
-                ring::format(region.words(), self.ring_identity(slot, which));
+                self.make_ring(path, size, slot, which)?;
             }
         }
+        Ok(())
+    }
+
+    fn make_ring(&self, path: &Path, size: usize, slot: usize, which: usize) -> Result<(), HeritageFault> {
+        let region = Region::create_file(path, size).map_err(refused("can't make the ring", path))?;
+        ring::format(region.words(), self.ring_identity(slot, which));
         Ok(())
     }
 
@@ -399,7 +412,7 @@ impl Heritage {
     }
 
     fn ring_paths(&self, slot: usize) -> [PathBuf; 2] {
-        [0, 1].map(|which| self.ring_directory().join(format!("{:05}", slot * 2 + which)))
+        ring_paths(&self.ring_directory(), slot)
     }
 }
 

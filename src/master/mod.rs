@@ -162,7 +162,8 @@ impl Master {
         master.supervisor.start(started_ns, &mut actions);
         master.perform(actions);
         // While the loader reads and compiles.
-        if let Err(fault) = master.heritage.make_rings() {
+        let made = master.heritage.make_rings().and_then(|()| master.heritage.make_trace_rings());
+        if let Err(fault) = made {
             master.abandon();
             return Err(fault);
         }
@@ -186,6 +187,7 @@ impl Master {
         let heritage = Heritage::inherit(settings, directories, state)?;
         heritage.keep_log().map_err(system("memory"))?;
         heritage.make_rings()?;
+        heritage.make_trace_rings()?;
         let control = inherit::take(state.control).map_err(system("the control socket"))?;
         let control = Control::kept(&heritage.directories.runtime_dir, control);
         let pools: Vec<usize> = heritage.places.iter().map(|place| place.pool).collect();

@@ -37,6 +37,8 @@ pub const EXIT_CAUSES: &[&str] = &["exit", "signal", "panic", "watchdog"];
 
 /// Label values of `answer` of requests that were shed.
 pub const SHED_ANSWERS: &[&str] = &["refused", "empty"];
+/// Label values of `reason` of spans that no collector took.
+pub const SPAN_DROP_REASONS: &[&str] = &["rejected", "damaged"];
 /// Label values of `result` of reloads.
 pub const RELOAD_RESULTS: &[&str] = &["taken", "refused", "failed"];
 
@@ -102,6 +104,10 @@ pub enum Family {
     PlanLastGood,
     ExperimentsSince,
     InstanceState,
+    TraceSpansRecorded,
+    TraceSpansRefused,
+    TraceSpansExported,
+    TraceSpansDropped,
 }
 
 /// How a family's cells are read.
@@ -571,6 +577,38 @@ pub const FAMILIES: &[Row] = &[
         "splitd_instance_state",
         "0 starting, 1 ready, 2 draining.",
         &[],
+    ),
+    row(
+        Family::TraceSpansRecorded,
+        Worker,
+        Counter,
+        "splitd_trace_spans_recorded_total",
+        "Spans of kept requests, written to a ring.",
+        &[],
+    ),
+    row(
+        Family::TraceSpansRefused,
+        Worker,
+        Counter,
+        "splitd_trace_spans_refused_total",
+        "Spans of kept requests that a full ring refused.",
+        &[],
+    ),
+    row(
+        Family::TraceSpansExported,
+        Logger,
+        Counter,
+        "splitd_trace_spans_exported_total",
+        "Spans that the collector has taken.",
+        &[],
+    ),
+    row(
+        Family::TraceSpansDropped,
+        Logger,
+        Counter,
+        "splitd_trace_spans_dropped_total",
+        "Spans that the collector refused for good, and damaged records of rings.",
+        &[("reason", SPAN_DROP_REASONS)],
     ),
 ];
 

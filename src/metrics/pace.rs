@@ -84,6 +84,18 @@ impl<'r> Pace<'r> {
         self.delay_ns
     }
 
+    /// Since when what is looked at has been ready.
+    #[must_use]
+    pub fn ready_ns(&self) -> u64 {
+        self.ready_ns
+    }
+
+    /// The last reading of the clock: when what is looked at was.
+    #[must_use]
+    pub fn read_ns(&self) -> u64 {
+        self.now_ns
+    }
+
     /// A request of what is looked at was answered.
     #[inline]
     pub fn answered(&mut self, route: usize) {

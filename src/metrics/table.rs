@@ -31,7 +31,7 @@ pub const fn block_count(slot_count: usize) -> usize {
 }
 
 const MAGIC: u64 = 0x7370_6c69_7464_4d31; // "splitdM1"
-const LAYOUT: u64 = 5;
+const LAYOUT: u64 = 6;
 const REGION_HEADER_WORDS: usize = 8;
 /// Of the region's header: the word of the next instance's master.
 const AT_RETIRED: usize = 5;

@@ -120,7 +120,7 @@ impl<'r> Backend<'r> {
         self.hall.control.in_force();
         loop {
             let end_ns = clock::mono_ns();
-            app.pace().end_turn(end_ns);
+            app.end_turn(end_ns);
             let timeout = self.timeout(end_ns);
             match self.poll.poll(&mut self.events, Some(timeout)) {
                 Err(fault) if fault.kind() == io::ErrorKind::Interrupted => continue,
@@ -129,7 +129,7 @@ impl<'r> Backend<'r> {
             let now = clock::now();
             self.hall.begin_turn(now);
             self.hall.block.add(Family::SystemCalls, 1);
-            app.pace().begin_turn(now.mono_ns);
+            app.begin_turn(now);
             app.desk().beat();
             self.take_events(now, app);
             self.go_on_reading(now, app);
@@ -251,7 +251,7 @@ impl<'r> Backend<'r> {
             }
         };
         self.hall.block.add(Family::SystemCalls, calls);
-        app.pace().handed_over(clock::mono_ns());
+        app.handed_over(clock::mono_ns());
         match closing {
             Some(reason) => self.close(key, reason, now),
             None => self.rearm(key, wrote, now),

@@ -40,6 +40,7 @@ use crate::metrics::{Block, Family, Process, Table, TableFault, worker_block};
 use crate::sys::channel::Channel;
 use crate::sys::region::{Region, prefault_program};
 use crate::sys::uring::{Refusal, Ring};
+use crate::trace::{self, Tracer};
 use control::Control;
 use hall::Porter;
 
@@ -54,6 +55,8 @@ pub struct Setup {
     pub plan: OwnedFd,
     /// The slot's two ring files and which of them to take; none where no route records.
     pub rings: Option<Rings>,
+    /// Where spans of its requests go; none while tracing is off.
+    pub traces: Option<Traces>,
     /// Slot, which of its two, and file of every ring of the instance, for a pool that shows them.
     pub shown_rings: Vec<(usize, usize, PathBuf)>,
     /// The metrics region of the instance.
@@ -62,6 +65,14 @@ pub struct Setup {
     pub which: usize,
     /// To and from the master.
     pub channel: Channel,
+}
+
+/// How a worker traces.
+pub struct Traces {
+    /// The slot's two rings for spans.
+    pub rings: Rings,
+    /// What is kept.
+    pub options: trace::Options,
 }
 
 /// The two rings of a slot.
@@ -251,7 +262,7 @@ enum Fault {
 }
 
 fn serve(setup: Setup) -> Result<(), Fault> {
-    let Setup { options, listeners, plan, rings, shown_rings, metrics, which, channel } = setup;
+    let Setup { options, listeners, plan, rings, traces, shown_rings, metrics, which, channel } = setup;
     if let Some(cpu) = options.cpu
         && !core_affinity::set_for_current(CoreId { id: cpu })
     {
@@ -269,6 +280,7 @@ fn serve(setup: Setup) -> Result<(), Fault> {
             log::info!("event=memory_not_locked reason=\"{fault}\" hint=\"raise LimitMEMLOCK\"");
         }
     }
+    let trace_ring = traces.as_ref().and_then(|traces| take_trace_ring(traces, which));
     let writer = ring.as_ref().map(|region| Writer::attach(region.words())).transpose()?;
     metrics.prefault();
     prefault_program();
@@ -281,6 +293,11 @@ fn serve(setup: Setup) -> Result<(), Fault> {
     let shown: Vec<(usize, usize, Region)> = shown_rings.iter().filter_map(view_ring).collect();
     let mut desk = Desk::new(options.app, options.routes.clone(), writer, table, block);
     desk.show_rings(shown.iter().map(|(slot, which, region)| (*slot, *which, region.words())).collect());
+    if let (Some(region), Some(traces)) = (&trace_ring, &traces) {
+        let worker = (options.name.as_str(), options.index);
+        let seed = getrandom::u64().unwrap_or(now.mono_ns ^ u64::from(std::process::id()));
+        desk.trace(Tracer::new(&traces.options, Writer::attach(region.words())?, block, worker, seed));
+    }
     let control = Control::new(channel, &options).followed_in(Rc::clone(&metrics));
     let mut backend = Backend::new(&options, listeners, control, table, block)?;
     let mut region = Region::map_sealed(&plan).map_err(Fault::Map)?;
@@ -378,6 +395,20 @@ fn take_ring(rings: &Rings, which: usize) -> Result<(Region, usize), Fault> {
     take(which).or_else(|fault: Fault| {
         take(1 - which).inspect(|_| log::warn!("event=other_ring_taken reason=\"{fault}\""))
     })
+}
+
+/// A ring for spans. One that can't be had costs spans and nothing else.
+fn take_trace_ring(traces: &Traces, which: usize) -> Option<Region> {
+    match take_ring(&traces.rings, which) {
+        Ok((region, _)) => {
+            region.prefault();
+            Some(region)
+        }
+        Err(fault) => {
+            log::warn!("event=not_traced reason=\"{fault}\"");
+            None
+        }
+    }
 }
 
 /// What a ring's header should say is known from where it lies.

@@ -153,11 +153,11 @@ impl<'r> Backend<'r> {
         loop {
             let end_ns = clock::mono_ns();
             // The wait hands over what was answered before it waits.
-            app.pace().end_turn(end_ns);
+            app.end_turn(end_ns);
             self.ring.wait(self.hall.timeout(end_ns))?;
             let now = clock::now();
             self.hall.begin_turn(now);
-            app.pace().begin_turn(now.mono_ns);
+            app.begin_turn(now);
             app.desk().beat();
             self.take_completions(now, app);
             self.expire(now, app);
@@ -169,7 +169,7 @@ impl<'r> Backend<'r> {
             if let Some(outcome) = outcome {
                 // Taking a plan takes a while; answers don't wait for it.
                 self.ring.submit()?;
-                app.pace().handed_over(clock::mono_ns());
+                app.handed_over(clock::mono_ns());
                 return Ok(outcome);
             }
             if drained {

@@ -1,5 +1,6 @@
 //! `counted POST|GET COUNT EXPERIMENTS BODIES`: so many requests, read and
-//! answered as a worker does, without a socket; or with `DECIDE`, so many
+//! answered as a worker does, without a socket; with `TRACED` POSTs while tracing
+//! is on, with `KEPT` every one with its spans; or with `DECIDE`, so many
 //! decisions alone; or with `METER`, what is counted of so many requests alone.
 //! `tests/counts.rs` counts its instructions by callgrind.
 
@@ -11,15 +12,17 @@ mod rig;
 mod typical;
 
 use std::hint::black_box;
+use std::time::Duration;
 
 use metering::{Meter, decisions};
-use rig::{DRAIN_EVERY, post, with_rig};
+use rig::{DRAIN_EVERY, post, with_traced_rig};
 use splitd::endpoint;
 use splitd::engine::assignment::{Decision, Units};
 use splitd::engine::attributes::Facts;
 use splitd::engine::plan::Plan;
 use splitd::metrics::{self, Table};
 use splitd::sys::region::Region;
+use splitd::trace;
 use typical::{Parsed, compile};
 
 /// Six attributes, a type each.
@@ -29,7 +32,7 @@ const GET: &str = "GET /v1/assign?user_id=3443880&platform=ios&country=RS&app_ve
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [kind, count, experiments, bodies] = &arguments[..] else {
-        panic!("usage: counted POST|GET|DECIDE|METER COUNT EXPERIMENTS BODIES");
+        panic!("usage: counted POST|GET|TRACED|KEPT|DECIDE|METER COUNT EXPERIMENTS BODIES");
     };
     let count: usize = count.parse().expect("a count of requests");
     if kind == "DECIDE" {
@@ -40,10 +43,17 @@ fn main() {
     }
     let requests: Vec<String> = match kind.as_str() {
         "GET" => vec![GET.to_owned()],
-        "POST" => read(bodies).lines().map(post).collect(),
-        other => panic!("`{other}` is none of POST, GET, DECIDE and METER"),
+        "POST" | "TRACED" | "KEPT" => read(bodies).lines().map(post).collect(),
+        other => panic!("`{other}` is none of POST, GET, TRACED, KEPT, DECIDE, METER"),
     };
-    with_rig(&read(experiments), |rig| {
+    // As the settings have it.
+    let usual = trace::Options { rate: 0.001, header: true, slowest: Some(Duration::from_secs(1)) };
+    let tracing = match kind.as_str() {
+        "TRACED" => Some(usual),
+        "KEPT" => Some(trace::Options { rate: 1.0, ..usual }),
+        _ => None,
+    };
+    with_traced_rig(&read(experiments), tracing, |rig| {
         // The ring takes them all: a full one would be quicker.
         assert!(count < 20 * DRAIN_EVERY);
         for request in requests.iter().cycle().take(count) {

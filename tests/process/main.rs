@@ -20,6 +20,7 @@ mod reload;
 mod status;
 mod supervision;
 mod support;
+mod traces;
 mod upgrade;
 mod vectors;
 

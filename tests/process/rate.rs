@@ -104,6 +104,7 @@ fn by_the_logger(broker: &str, instance: u64) -> Duration {
                 replay_rate: 1 << 30,
             }),
         ),
+        traces: None,
     };
     let (master, ours) = Channel::pair().unwrap();
     let begin = Instant::now();

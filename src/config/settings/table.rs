@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::value::{Cpus, Listen, Value};
 use super::{
     AgentCheckSettings, Io, Layout, LoggerSettings, Pool, Ports, Route, Sasl, Settings, SinkKind,
-    SinkSettings, SpoolFull,
+    SinkSettings, SpoolFull, TracingSettings,
 };
 use crate::limits;
 
@@ -124,6 +124,7 @@ pub(super) const FIXED_TOP: &[Fixed<Settings>] = &[
     ("state_dir", |old, new| old.state_dir != new.state_dir),
     ("runtime_dir", |old, new| old.runtime_dir != new.runtime_dir),
     ("agent_check.listen", |old, new| old.agent_check.listen != new.agent_check.listen),
+    ("tracing.ring_size", |old, new| old.tracing.ring_size != new.tracing.ring_size),
 ];
 /// Of a pool.
 pub(super) const FIXED_POOL: &[Fixed<Pool>] = &[
@@ -550,3 +551,87 @@ pub(super) const AGENT_CHECK: &[Row<AgentCheckSettings>] = &[row(
         Ok(())
     },
 )];
+
+/// Settings of `[tracing]`.
+pub(super) const TRACING: &[Row<TracingSettings>] = &[
+    row(
+        "endpoint",
+        "",
+        "Where spans go, by OTLP over HTTP: `http://127.0.0.1:4318/v1/traces`. Unset: nothing is traced.",
+        |to, value| {
+            let text = value.text()?;
+            to.endpoint = (!text.is_empty()).then(|| text.to_owned());
+            if !text.is_empty() && !is_http_url(text) {
+                return Err(format!(
+                    "`{text}` is no place for spans; `http://127.0.0.1:4318/v1/traces` would be right"
+                ));
+            }
+            if to.endpoint.is_some() && !cfg!(feature = "tracing") {
+                return Err("this build does not trace (cargo feature `tracing`)".to_owned());
+            }
+            Ok(())
+        },
+    ),
+    row(
+        "rate",
+        "0.001",
+        "Of requests that bring no decision with them, the share that is kept: 0 to 1.",
+        |to, value| {
+            let text = value.text()?;
+            to.rate =
+                text.parse().ok().filter(|rate| (0.0..=1.0).contains(rate)).ok_or_else(|| {
+                    format!("`{text}` is no share; `0.001`, one in a thousand, would be right")
+                })?;
+            Ok(())
+        },
+    ),
+    row(
+        "header",
+        "true",
+        "Whether a request's `traceparent` decides: kept if it says sampled, else not; `false`: by `rate` like any other.",
+        |to, value| {
+            to.header = value.truth()?;
+            Ok(())
+        },
+    ),
+    row(
+        "slowest",
+        "1s",
+        "Of every such interval a worker's slowest request is kept, whatever else was decided; `never`.",
+        |to, value| {
+            to.slowest = match value.text()? {
+                "never" => None,
+                _ => Some(value.duration(ms(10, HOUR))?),
+            };
+            Ok(())
+        },
+    ),
+    row("interval", "1s", "How often spans are sent.", |to, value| {
+        to.interval = value.duration(ms(10, MINUTE))?;
+        Ok(())
+    }),
+    row(
+        "ring_size",
+        "1MiB",
+        "Where a worker's spans wait for the collector (it has two, a request takes 1 KiB); what finds no room is \
+         dropped and counted. A power of two.",
+        |to, value| {
+            let size = value.size(64 * KIB..=GIB)?;
+            if !size.is_power_of_two() {
+                return Err(format!("`{}` is no power of two; `1MiB` would be right", value.text()?));
+            }
+            to.ring_size = size as usize;
+            Ok(())
+        },
+    ),
+];
+
+/// `http://host:port/path`, as far as can be told without asking anybody.
+fn is_http_url(text: &str) -> bool {
+    let Some(rest) = text.strip_prefix("http://") else { return false };
+    let host = rest.split('/').next().unwrap_or_default();
+    let port = host.rsplit_once(':').filter(|(_, port)| !port.contains(']'));
+    let port_fits = port.is_none_or(|(_, port)| port.parse::<u16>().is_ok_and(|port| port > 0));
+    let name = port.map_or(host, |(name, _)| name);
+    port_fits && !name.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
+}

@@ -198,7 +198,10 @@ fn every_fault_of_every_source_is_reported_in_one_run() {
 #[test]
 fn a_setting_without_its_section_is_told_where_it_is() {
     let texts = fault_texts(load_from("", &[], &[("ring_size", "16MiB")]));
-    assert_eq!(texts, ["--set ring_size: no setting `ring_size`; there are `logger.ring_size`"]);
+    assert_eq!(
+        texts,
+        ["--set ring_size: no setting `ring_size`; there are `logger.ring_size`, `tracing.ring_size`"]
+    );
 }
 
 #[test]
@@ -327,4 +330,28 @@ fn a_port_for_each_worker_is_no_other_pools() {
     assert_eq!(settings("127.0.0.1:8084").worker_counts(&[0, 1]), Ok(vec![4, 1]));
     let fault = settings("127.0.0.1:8083").worker_counts(&[0, 1]).unwrap_err().to_string();
     assert!(fault.starts_with("pool.bulk.listen: `127.0.0.1:8083` would be its worker 0's"), "{fault}");
+}
+
+#[test]
+fn tracing_is_off_until_it_has_a_place_to_go() {
+    let off = check_settings("").unwrap().tracing;
+    assert_eq!(
+        (off.endpoint, off.rate, off.header, off.slowest),
+        (None, 0.001, true, Some(Duration::from_secs(1)))
+    );
+    let text = "[tracing]\nendpoint = \"http://[::1]:4318/v1/traces\"\nrate = 1\nheader = false\nslowest = \"never\"";
+    let on = check_settings(text).unwrap().tracing;
+    assert_eq!(on.endpoint.as_deref(), Some("http://[::1]:4318/v1/traces"));
+    assert_eq!((on.rate, on.header, on.slowest), (1.0, false, None));
+    let faults = fault_texts(load_from(
+        "[tracing]\nendpoint = \"localhost:4318\"\nrate = 1.5\nslowest = \"1ms\"\nring_size = \"100KiB\"",
+        &[],
+        &[
+            ("tracing.endpoint", "https://a/v1/traces"),
+            ("tracing.rate", "nan"),
+            ("tracing.endpoint", "http://a:0/"),
+        ],
+    ));
+    assert_eq!(faults.len(), 7, "{faults:?}");
+    assert!(faults.iter().all(|fault| fault.contains("would be right")), "{faults:?}");
 }

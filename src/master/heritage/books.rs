@@ -32,6 +32,7 @@ impl Heritage {
         }
         // Only if it is empty.
         let _ = fs::remove_dir(self.ring_directory());
+        self.clear_traces();
         let _ = self.lock.set_len(0);
         books
     }

@@ -13,7 +13,7 @@ use crate::logger;
 use crate::master::sink;
 use crate::sys::channel::Channel;
 use crate::sys::region::Region;
-use crate::worker::{self, Listener, PoolOptions, Rings, Setup};
+use crate::worker::{self, Listener, PoolOptions, Rings, Setup, Traces};
 
 impl Heritage {
     /// What a worker is given: copies of its descriptors, which are all that it keeps.
@@ -46,6 +46,7 @@ impl Heritage {
                 paths: self.ring_paths(slot),
                 identities: [0, 1].map(|which| self.ring_identity(slot, which)),
             }),
+            traces: self.worker_traces(slot),
             shown_rings: self.shown_rings(slot),
             metrics: Region::of_file(&self.metrics_file)?,
             which,
@@ -109,7 +110,8 @@ impl Heritage {
         let sink = sink::options(&self.settings, &self.directories.state_dir);
         let runtime_dir = self.directories.runtime_dir.clone();
         let master = i32::try_from(std::process::id()).ok();
-        let options = logger::Options { runtime_dir, instance: self.instance, master, nice, sink };
+        let traces = self.logger_traces();
+        let options = logger::Options { runtime_dir, instance: self.instance, master, nice, sink, traces };
         Ok((options, Region::of_file(&self.metrics_file)?))
     }
 }
@@ -120,6 +122,7 @@ pub struct WorkerEstate {
     pub(super) listeners: Vec<Listener>,
     plan: OwnedFd,
     rings: Option<Rings>,
+    traces: Option<Traces>,
     shown_rings: Vec<(usize, usize, PathBuf)>,
     metrics: Region,
     which: usize,
@@ -136,6 +139,7 @@ impl WorkerEstate {
             listeners: self.listeners,
             plan: self.plan,
             rings: self.rings,
+            traces: self.traces,
             shown_rings: self.shown_rings,
             metrics: self.metrics,
             which: self.which,

@@ -23,6 +23,8 @@ pub struct Place {
     pub name: String,
     /// Whether its routes record exposures.
     pub(super) records: bool,
+    /// Whether its requests are traced, if any are: those that ask for a decision.
+    pub(super) traced: bool,
 }
 
 impl Heritage {
@@ -51,12 +53,14 @@ fn places(settings: &Settings, cpus: &[usize]) -> Result<Vec<Place>, HeritageFau
     for (number, pool) in settings.pools.iter().enumerate() {
         let cpus = pool.worker_cpus(cpus).map_err(HeritageFault::Setting)?;
         let records = route_groups(pool).into_iter().any(RouteGroup::records);
+        let traced = records || pool.routes.contains(&Route::Explain);
         places.extend(cpus.into_iter().enumerate().map(|(index, cpu)| Place {
             pool: number,
             index,
             cpu,
             name: format!("{}/{index}", pool.name),
             records,
+            traced,
         }));
     }
     if places.len() > limits::SLOT_COUNT_MAX {
