@@ -3,11 +3,11 @@
 //!
 //! Where the worker did not run is read off two clocks of the thread: what passed
 //! and the worker was not on a CPU for. They are read at the begin of every turn
-//! (two system calls, 0.3 µs), and again at the end of a request that is kept and
+//! (two system calls), and again at the end of a request that is kept and
 //! took [`HOLE_NS`] or more; in a shorter one there is no room for a hole. Of a batch
-//! that comes in pieces over several turns, this tells of the last.
-//! (`/proc/self/schedstat` would tell waiting for a CPU from being stopped, for
-//! three times the cost.)
+//! that comes in pieces, the turns in which they were looked at are added up.
+//! (The times of getrusage move with the timer's tick, and `/proc/self/schedstat`
+//! costs a read of a file.)
 
 use nix::sys::resource::{UsageWho, getrusage};
 
@@ -60,6 +60,17 @@ impl Usage {
         }
     }
 
+    pub(super) fn plus(self, more: Usage) -> Usage {
+        Usage {
+            mono_ns: self.mono_ns + more.mono_ns,
+            cpu_ns: self.cpu_ns + more.cpu_ns,
+            minor_faults: self.minor_faults + more.minor_faults,
+            major_faults: self.major_faults + more.major_faults,
+            switches_voluntary: self.switches_voluntary + more.switches_voluntary,
+            switches_involuntary: self.switches_involuntary + more.switches_involuntary,
+        }
+    }
+
     /// Of a difference: how long the thread did not run.
     pub(super) fn off_cpu_ns(&self) -> u64 {
         self.mono_ns.saturating_sub(self.cpu_ns)
@@ -105,6 +116,10 @@ impl Turns {
 
     pub(super) fn was_busy(&mut self, busy: Busy) {
         self.longest = self.longest.longer(busy);
+    }
+
+    pub(super) fn begin_ns(&self) -> u64 {
+        self.begin.mono_ns
     }
 
     pub(super) fn longest(&self) -> Busy {

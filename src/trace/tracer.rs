@@ -85,8 +85,10 @@ pub(super) struct Timed {
     pub(super) behind: Busy,
     /// The turn before, if it may have waited for that, and its longest.
     pub(super) before: Option<(u64, Busy)>,
-    /// Of its turn, up to its end.
+    /// Of its turns, up to its end.
     pub(super) usage: Usage,
+    /// When a piece of it was last put down.
+    parked_ns: u64,
 }
 
 /// Requests of a turn that are answered and not handed over; of more than these
@@ -193,6 +195,14 @@ impl<'r> Tracer<'r> {
         self.handed_over(now_ns);
         self.put_down(now_ns);
         self.turns.end(now_ns);
+        let begin_ns = self.turns.begin_ns();
+        if now_ns.saturating_sub(begin_ns) < HOLE_NS {
+            return;
+        }
+        let mut usage = None;
+        for parked in self.parked.iter_mut().flatten().filter(|parked| parked.parked_ns >= begin_ns) {
+            parked.usage = parked.usage.plus(*usage.get_or_insert_with(|| self.turns.usage()));
+        }
     }
 
     /// A request's head was read: what follows is of it. Heard again with the rest
@@ -283,7 +293,7 @@ impl<'r> Tracer<'r> {
                 continue;
             }
             if took_ns >= HOLE_NS {
-                request.usage = *usage.get_or_insert_with(|| self.turns.usage());
+                request.usage = request.usage.plus(*usage.get_or_insert_with(|| self.turns.usage()));
             }
             if is_slowest {
                 self.slowest.took_ns = took_ns;
@@ -351,7 +361,8 @@ impl<'r> Tracer<'r> {
         if let Some(request) = self.finish(now_ns)
             && request.ticket > 0
         {
-            self.parked[usize::from(request.ticket) % PARKED_COUNT_MAX] = Some(request);
+            let place = usize::from(request.ticket) % PARKED_COUNT_MAX;
+            self.parked[place] = Some(Timed { parked_ns: now_ns, ..request });
         }
     }
 
