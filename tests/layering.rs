@@ -45,7 +45,7 @@ const ROOMS_OF_CRATES: &[(&str, &[&str])] = &[
     ("httparse", &["http/"]),
     ("core_affinity", &["worker/"]),
     ("crossbeam_channel", &["logger/"]),
-    ("prost", &["exposure/", "cli/events.rs", "logger/"]),
+    ("prost", &["exposure/", "cli/events.rs", "logger/", "trace/tests.rs"]),
     ("sd_notify", &["master/"]),
     ("ratatui", &["cli/top/"]),
     ("ureq", &["logger/traces.rs"]),
