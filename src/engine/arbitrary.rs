@@ -339,7 +339,7 @@ fn value(random: &mut Random, kind: AttributeKind) -> Value {
         }
         AttributeKind::StringList => {
             let mut list: Vec<Value> = random.many(4, |random| json!(text(random)));
-            if random.one_in(10) {
+            if random.one_in(4) {
                 list.push(random.of(&[json!(1), json!(null), json!([])]));
             }
             Value::Array(list)

@@ -229,6 +229,21 @@ fn one_experiment_is_explained_by_its_name() {
 }
 
 #[test]
+fn a_list_with_something_else_in_it_is_no_list_to_either() {
+    let file = FILE.replace(r#""age": "number""#, r#""age": "string_list""#);
+    let file = file.replace(r#""op": "gte", "value": 18"#, r#""op": "contains", "value": "a""#);
+    with_rig(&file, false, |rig| {
+        for (list, assigned) in
+            [(r#"["a"]"#, 1), (r#"["b"]"#, 0), (r#"["a",1]"#, 0), (r#"[null,"a"]"#, 0), (r#"["a",["b"]]"#, 0)]
+        {
+            let body = format!(r#"{{"units":{{"user_id":"7"}},"attributes":{{"age":{list}}}}}"#);
+            let both = ["/v1/assign", "/v1/explain"].map(|path| rig.post(path, body.as_bytes()));
+            assert_eq!(assert_same_verdict(&both[0], &both[1]), assigned, "{list}");
+        }
+    });
+}
+
+#[test]
 fn strict_validation_and_method_are_judged_as_by_assign() {
     with_rig(FILE, true, |rig| {
         let (status, body) = rig.get("/v1/explain?user_id=7&age=nine");
