@@ -7,7 +7,9 @@ use std::rc::Rc;
 
 use proptest::prelude::*;
 
+use super::cursor::Reason;
 use super::disk::Directory;
+use super::segment::*;
 use super::*;
 
 // ── A disk that fails ──────────────────────────────────────────────────────
