@@ -331,11 +331,10 @@ impl<C: Courier, D: Disk> Delivery<C, D> {
         let stall_time = if self.stopping { STALL_TIME_STOPPING } else { STALL_TIME };
         if self.stalled.is_none() && now.since(self.progress) >= stall_time {
             log::warn!(
-                "event=sink_stalled nothing was delivered for {stall_time:?}; {}",
-                match self.spool {
-                    Some(_) => "exposures go to the spool",
-                    None => "there is no spool, exposures wait in the rings",
-                }
+                "event=sink_stalled silent_s={:.1} under_way={} waiting_in={}",
+                now.since(self.progress).as_secs_f64(),
+                self.under_way.len(),
+                if self.spool.is_some() { "spool" } else { "rings" }
             );
             self.stalled = Some(now);
         }
@@ -440,7 +439,7 @@ impl<C: Courier, D: Disk> Delivery<C, D> {
     fn note_spool_refusal(&mut self, refusal: &Refusal, now: Now) {
         self.tally.errors += u64::from(matches!(refusal, Refusal::Disk(_)));
         self.spool_after = Some(now.plus(SPOOL_RETRY));
-        self.report(now, "spool_refused", || format!("error=\"{refusal}\" exposures wait in the rings"));
+        self.report(now, "spool_refused", || format!("waiting_in=rings error=\"{refusal}\""));
     }
 
     /// Batches that were written are safe now, or are no longer there.
@@ -567,7 +566,7 @@ impl<C: Courier, D: Disk> Delivery<C, D> {
         if let Some(spool) = &mut self.spool {
             let synced = spool.sync();
             if let Err(fault) = synced {
-                log::error!("event=spool_refused error=\"{fault}\" what is not safe stays in the rings");
+                log::error!("event=spool_refused waiting_in=rings error=\"{fault}\"");
             }
         }
         self.take_spooled();

@@ -203,7 +203,7 @@ impl<'m> Drain<'m> {
             if source.damage.0 > 0 {
                 let (count, size) = std::mem::take(&mut source.damage);
                 log::error!(
-                    "event=ring_damaged file={} places={count} bytes={size} skipped",
+                    "event=ring_damaged file={} places={count} skipped_bytes={size}",
                     source.path.display()
                 );
             }

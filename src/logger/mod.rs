@@ -211,10 +211,14 @@ pub(crate) fn serve(options: &Options, orders: &mut impl Orders, metrics: Block<
     }
     let code = match ended {
         Ok(emptied) => {
+            let is_replaced = !drain.have_no_writer();
             let synced = drain.finish(STOP_SYNC_TIME_MAX, !emptied);
             if !(emptied && synced) {
-                log::warn!(
-                    "event=logger_stopped emptied={emptied} synced={synced} the rest stays in the rings"
+                // While a worker lives, a successor takes up what is left.
+                let level = if is_replaced && synced { log::Level::Info } else { log::Level::Warn };
+                log::log!(
+                    level,
+                    "event=logger_stopped emptied={emptied} synced={synced} replaced={is_replaced}"
                 );
             }
             0

@@ -20,7 +20,7 @@ use std::sync::atomic::AtomicU64;
 use nix::unistd::getppid;
 
 use super::batch::{Mark, SourceKey};
-use crate::exposure::ring::{self, Identity, Position, Reader, RingFault, Side};
+use crate::exposure::ring::{self, Account, Identity, Position, Reader, RingFault, Side};
 use crate::sys::region::Region;
 
 /// One ring.
@@ -40,6 +40,8 @@ pub struct Source {
     pub fault: Option<RingFault>,
     /// Another open file of the ring, to test the writer's lock with.
     probe: File,
+    /// Its books were said: nobody pushes to it any more.
+    is_closed: bool,
 }
 
 impl Source {
@@ -183,7 +185,7 @@ impl Sources {
             return Ok(false);
         }
         if instance != self.own_instance {
-            log::info!("event=rings_found instance={instance:016x} left by an earlier instance");
+            log::info!("event=rings_found instance={instance:016x} of=earlier");
         }
         let (said, refused) = (BTreeSet::new(), BTreeSet::new());
         self.instances.insert(instance, Instance { _lock: lock, said, refused });
@@ -208,10 +210,7 @@ impl Sources {
                 Err(refusal) => {
                     let Some(instance) = self.instances.get_mut(&instance) else { continue };
                     if instance.said.insert(ring) {
-                        log::error!(
-                            "event=ring_refused file={} error=\"{refusal}\" it is left where it is",
-                            path.display()
-                        );
+                        log::error!("event=ring_refused file={} error=\"{refusal}\"", path.display());
                     }
                     // The worker that takes it may still put its name right.
                     if !matches!(refusal, Refusal::Misplaced { .. }) {
@@ -258,6 +257,7 @@ impl Sources {
             damage: (0, 0),
             fault: None,
             probe,
+            is_closed: false,
         };
         self.rings.insert(self.next_key, source);
         self.next_key += 1;
@@ -305,16 +305,37 @@ fn mend(words: &[AtomicU64], identity: Identity, probe: &File) -> Result<(), Rin
     mended
 }
 
-/// Removes a ring's file under its lock, if no worker has it.
+/// Closes a ring's books, which go with it, and removes its file, under its lock
+/// and if no worker has it.
 fn remove_if_free(source: &mut Source) -> bool {
     if source.probe.try_lock().is_err() {
         return false;
     }
     // Again, now that nobody can push: a worker may have died just now.
     let is_served = source.is_empty();
+    if is_served && !source.is_closed {
+        source.is_closed = true;
+        say_books(source);
+    }
     let removed = is_served && remove_file(&source.path);
     let _ = source.probe.unlock();
     removed
+}
+
+/// What became of all that its workers set out to record, as its header has it.
+fn say_books(source: &Source) {
+    match Account::read(source.reader.words()) {
+        Ok(Account {
+            attempted, committed, consumed, corrupt, torn, refused_full, refused_oversize, ..
+        }) => {
+            log::info!(
+                "event=ring_drained file={} attempted={attempted} committed={committed} consumed={consumed} \
+                 corrupt={corrupt} refused_full={refused_full} refused_oversize={refused_oversize} torn={torn}",
+                source.path.display()
+            );
+        }
+        Err(fault) => log::error!("event=ring_unreadable file={} error=\"{fault}\"", source.path.display()),
+    }
 }
 
 /// Removes a ring that an earlier instance did not get to make, if nobody has it.
@@ -328,10 +349,7 @@ fn remove_unfinished(path: &Path) {
 
 fn remove_file(path: &Path) -> bool {
     match fs::remove_file(path) {
-        Ok(()) => {
-            log::info!("event=ring_removed file={} drained", path.display());
-            true
-        }
+        Ok(()) => true,
         Err(fault) => fault.kind() == io::ErrorKind::NotFound,
     }
 }

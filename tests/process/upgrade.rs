@@ -33,8 +33,6 @@ for_each_backend! {
     an_upgrade_under_load_replaces_everybody_and_nobody_notices(io) {
         let mut daemon = Plan::new(io, "edge.experiments.json").workers(2).start();
         let master = daemon.master_pid();
-        // Who is replaced under load leaves what is in the rings to its successor.
-        daemon.expect("event=logger_stopped emptied=false");
         let load = Load::start(daemon.assign(), 8);
         load.more(200);
         for round in 1..=3 {
@@ -117,7 +115,6 @@ for_each_backend! {
         let mut daemon = Plan::new(io, "edge.experiments.json").settings(pools).workers(2).start();
         let master = daemon.master_pid();
         let load = Load::start(daemon.assign(), 4);
-        daemon.expect("event=logger_stopped emptied=false");
         daemon.expect("event=upgrade_fault");
         daemon.expect("event=upgrade_refused");
         daemon.expect("event=ended process=check");

@@ -112,7 +112,10 @@ impl Opening {
             }
             Err(fault) => {
                 if !self.said {
-                    log::warn!("event=spool_not_opened error=\"{fault}\" tried again every second");
+                    log::warn!(
+                        "event=spool_not_opened retry_s={} error=\"{fault}\"",
+                        OPEN_INTERVAL.as_secs()
+                    );
                 }
                 self.said = true;
                 None

@@ -335,7 +335,7 @@ impl FileSink {
             self.complete(now);
         }
         if removed {
-            log::error!("event=file_removed file={name} by somebody else, with the exposures in it");
+            log::error!("event=file_removed file={name} by=stranger");
             self.counts.errors.fetch_add(1, Relaxed);
             self.current = None;
             self.recovered = false;

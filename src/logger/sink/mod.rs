@@ -356,7 +356,7 @@ fn deliver(sink: &mut impl Sink, bytes: &[u8], count: u64, counts: &Counts, give
                 counts.errors.fetch_add(1, Relaxed);
                 failing_since = failing_since.or(Some(now));
                 if reported.is_none_or(|at| now.since(at) >= REPORT_INTERVAL) {
-                    log::error!("event=sink_refused error=\"{fault}\" exposures wait in the rings");
+                    log::error!("event=sink_refused waiting_in=rings error=\"{fault}\"");
                     reported = Some(now);
                 }
             }
