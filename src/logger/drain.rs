@@ -195,6 +195,7 @@ impl<'m> Drain<'m> {
             log::error!("event=rings_unreadable error=\"{fault}\"");
         }
         self.scan_failing = failed.is_err();
+        self.metrics.set(Family::RingsRefused, self.sources.refused_count() as u64);
         for (cell, resumed) in std::mem::take(&mut self.sources.resumed).into_iter().enumerate() {
             self.metrics.add_at(Family::ExposuresSpooled, cell, resumed);
         }

@@ -153,6 +153,12 @@ impl Sources {
         Ok(())
     }
 
+    /// Rings that can't be taken.
+    #[must_use]
+    pub fn refused_count(&self) -> usize {
+        self.instances.values().map(|instance| instance.said.len()).sum()
+    }
+
     /// No worker holds any ring.
     #[must_use]
     pub fn have_no_writer(&self) -> bool {
@@ -203,7 +209,11 @@ impl Sources {
                 continue;
             }
             match self.take(instance, ring, &path) {
-                Ok(()) => {}
+                Ok(()) => {
+                    if let Some(instance) = self.instances.get_mut(&instance) {
+                        instance.said.remove(&ring);
+                    }
+                }
                 // Who was making it is gone, and nobody will finish it.
                 Err(Refusal::NotYet) if instance != self.own_instance => remove_unfinished(&path),
                 Err(Refusal::NotYet) => {}

@@ -351,6 +351,37 @@ fn damaged_and_foreign_rings_are_passed_over_and_cost_no_other() {
 }
 
 #[test]
+fn a_ring_of_another_layout_is_left_as_it_is_for_whoever_knows_it() {
+    let house = House::new();
+    house.make_ring(7, 0);
+    house.make_ring(7, 1);
+    let path = house.ring_path(7, 0);
+    let taken = push(&Region::open_file(&path).unwrap(), 50, 500).len();
+    let other = push(&Region::open_file(&house.ring_path(7, 1)).unwrap(), 20, 500).len();
+    let layout = |number: u64| {
+        let region = Region::open_file(&path).unwrap();
+        region.words()[0].store(u64::from_le_bytes(*b"splitdR\0") | number << 56, Relaxed);
+        region.words()[1].store(number, Relaxed);
+    };
+    layout(2);
+    let before = fs::read(&path).unwrap();
+    for instance in [8, 9] {
+        let logger = house.start(house.options(instance));
+        wait_until("it to be counted", || house.metric(Family::RingsRefused, 0) == 1);
+        wait_until("the other ring's", || delivered(&house.files()).len() == other);
+        assert_eq!(logger.stop().0, 0);
+        assert_eq!(fs::read(&path).unwrap(), before, "not a byte is written");
+    }
+    // By a program that knows it, as it were.
+    layout(1);
+    let logger = house.start(house.options(10));
+    wait_until("all of it", || delivered(&house.files()).len() == taken + other);
+    wait_until("the removal of the directory", || !path.parent().unwrap().exists());
+    assert_eq!(house.metric(Family::RingsRefused, 0), 0);
+    assert_eq!(logger.stop().0, 0);
+}
+
+#[test]
 fn rings_with_damaged_headers_are_mended_and_delivered() {
     let house = House::new();
     for ring in 0..4 {

@@ -73,6 +73,7 @@ pub enum Family {
     ExposuresLost,
     ExposuresInRings,
     RingBytes,
+    RingsRefused,
     ExposuresDelivered,
     ExposuresCorrupt,
     RingWriters,
@@ -344,6 +345,14 @@ pub const FAMILIES: &[Row] = &[
         &[],
     ),
     row(Family::RingBytes, Logger, Gauge, "splitd_ring_bytes", "Bytes of rings that are in use.", &[]),
+    row(
+        Family::RingsRefused,
+        Logger,
+        Gauge,
+        "splitd_rings_refused",
+        "Rings that this program does not know or can't mend: what is in them waits there, see the log.",
+        &[],
+    ),
     row(
         Family::ExposuresDelivered,
         Logger,

@@ -37,14 +37,17 @@ pub enum Side {
 ///   had. Numbers that were refused may be used again: no id has them.
 ///
 /// # Errors
-/// The first fault that is left.
+/// The first fault that is left: always that of a ring of another layout, which is
+/// not damaged and not ours.
 pub fn mend(words: &[AtomicU64], identity: Identity, side: Side) -> Result<(), RingFault> {
     let mapped = words.len().saturating_sub(HEADER_WORDS) as u64 * 8;
     if words.len() < HEADER_WORDS || !capacity_is_sound(mapped) {
         return identify(words).map(drop);
     }
-    if identify(words) != Ok((identity, mapped)) {
-        mend_identity(words, identity, mapped);
+    match identify(words) {
+        Ok(found) if found == (identity, mapped) => {}
+        Err(fault @ RingFault::Layout { .. }) => return Err(fault),
+        _ => mend_identity(words, identity, mapped),
     }
     if side != Side::Writer && Position::load(words).is_err() {
         mend_state(words, mapped)?;

@@ -29,6 +29,13 @@
 //! - What the other side wrote is input: checked before it is used, and no
 //!   content makes either side panic, read outside or run for ever.
 //!
+//! A header says its layout twice, in the magic's last byte and in the word behind
+//! it. Where both name one that is not ours, the ring is another program's (an
+//! upgrade or a way back lies between) and whole: nobody here writes a word of it,
+//! and it waits for whoever knows it. A header that contradicts itself is damaged,
+//! and mended. So a later layout takes a number of its own in both places, and its
+//! program reads this one too, as long as there are rings of it.
+//!
 //! The law of a ring: `attempted = committed + lost`, and
 //! `lost = refused (full, oversize) + torn`; see [`Account`].
 //!
@@ -53,10 +60,14 @@ pub use account::Account;
 pub use mend::{Side, mend, was_used};
 pub use reader::{POSITION_WORDS, Position, Reader, Step};
 
-/// The first word of a ring: "splitdR" and a byte for good measure.
-const MAGIC: u64 = u64::from_le_bytes(*b"splitdR\x01");
 /// The layout drawn above.
 const LAYOUT: u64 = 1;
+/// The first word of a ring: "splitdR" and the layout.
+const MAGIC: u64 = magic_of(LAYOUT);
+
+const fn magic_of(layout: u64) -> u64 {
+    u64::from_le_bytes(*b"splitdR\0") | layout << 56
+}
 
 const AT_MAGIC: usize = 0;
 const AT_LAYOUT: usize = 1;
@@ -145,6 +156,12 @@ pub enum RingFault {
     /// Zero where the magic should be: it is still being made.
     #[error("the ring is not formatted yet")]
     Blank,
+    /// A ring, of another program's layout.
+    #[error("a ring of layout {layout}; this program knows {LAYOUT}")]
+    Layout {
+        /// What the header says, twice.
+        layout: u64,
+    },
     /// Something else.
     #[error("not a ring of layout {LAYOUT}: magic {magic:#x}, layout {layout}")]
     Foreign {
@@ -244,6 +261,7 @@ fn identify(words: &[AtomicU64]) -> Result<(Identity, u64), RingFault> {
     match (magic, layout) {
         (0, _) => return Err(RingFault::Blank),
         (MAGIC, LAYOUT) => {}
+        (magic, 1..=0xff) if magic == magic_of(layout) => return Err(RingFault::Layout { layout }),
         _ => return Err(RingFault::Foreign { magic, layout }),
     }
     let capacity = get(words, AT_CAPACITY);

@@ -659,6 +659,26 @@ fn a_foreign_short_or_blank_region_is_refused_by_both_ends() {
 }
 
 #[test]
+fn a_ring_of_another_layout_is_said_and_no_word_of_it_is_written() {
+    let identity = Identity { instance: 1, ring: 0, slot: 0 };
+    let (words, _) = used_ring();
+    words[AT_MAGIC].store(magic_of(2), Relaxed);
+    words[AT_LAYOUT].store(2, Relaxed);
+    let before: Vec<u64> = words.iter().map(|word| word.load(Relaxed)).collect();
+    let fault = RingFault::Layout { layout: 2 };
+    for side in [Side::Writer, Side::Reader, Side::Both] {
+        assert_eq!(mend(&words, identity, side), Err(fault));
+    }
+    assert_eq!(Writer::check(&words), Err(fault));
+    assert_eq!(Reader::attach(words.as_slice()).unwrap_err(), fault);
+    assert!(words.iter().zip(before).all(|(word, before)| word.load(Relaxed) == before));
+    // Said once and not twice, it is damage, and mended.
+    words[AT_MAGIC].store(MAGIC, Relaxed);
+    assert_eq!(mend(&words, identity, Side::Reader), Ok(()));
+    assert!(Reader::attach(words.as_slice()).is_ok());
+}
+
+#[test]
 fn a_damaged_head_never_makes_the_writer_overwrite() {
     let words = ring(1024);
     let mut writer = Writer::attach(&words).unwrap();
