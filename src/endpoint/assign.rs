@@ -240,8 +240,10 @@ fn record(
         context,
     };
     record::encode(&mut desk.record, exposure);
-    // The ring counts what it refuses.
-    let _ = ring.commit(&desk.record);
+    // The ring counts what it refuses; here it is known of whom it was.
+    if ring.commit(&desk.record).is_err() {
+        tally.lost(desk.block, chosen);
+    }
 }
 
 /// `{"version":…,"assignments":{…}}`, with payloads where they are asked for.

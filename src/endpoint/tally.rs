@@ -1,15 +1,16 @@
-//! Counting by names that the experiments bring: what was assigned, and which
-//! attributes came as another type than declared. A name's place is looked up
-//! when it is first met and kept for as long as the plan is in force, so that
-//! an assignment costs two loads and a store. What overrides force is counted
-//! apart: it says nothing of how the buckets fall.
+//! Counting by names that the experiments bring: what was assigned, what of it
+//! went with an exposure that the ring refused, and which attributes came as
+//! another type than declared. A name's place is looked up when it is first met
+//! and kept for as long as the plan is in force, so that an assignment costs two
+//! loads and a store. What overrides force is counted apart: it says nothing of how
+//! the buckets fall.
 
 use std::collections::HashSet;
 
 use crate::engine::assignment::Chosen;
 use crate::engine::attributes::AttributeIndex;
 use crate::engine::plan::{Plan, PlanFault};
-use crate::metrics::names::{NameKind, Names, Place};
+use crate::metrics::names::{Column, NameKind, Names, Place};
 use crate::metrics::shares::Share;
 use crate::metrics::{Block, Table};
 
@@ -39,6 +40,14 @@ impl Tally {
                 *place = look_up(names, kind(plan, chosen), plan.answer_fragment(chosen));
             }
             block.add_named(*place, 1);
+        }
+    }
+
+    /// Counts assignments, of those just counted, whose exposure the ring refused.
+    #[cold]
+    pub(super) fn lost(&self, block: Block<'_>, chosen: &[Chosen]) {
+        for chosen in chosen {
+            block.add_named(self.assignments[chosen.index()].of(Column::Lost), 1);
         }
     }
 

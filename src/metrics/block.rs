@@ -3,7 +3,7 @@
 //! ```text
 //! kind | pool name (32 bytes of text) | pid | birth | turn | births | state | … |
 //! cells, family after family: one word each, of a histogram `histogram::WORD_COUNT` |
-//! one word a name
+//! columns of one word a name
 //! ```
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -1,6 +1,6 @@
 //! What there is to measure: the table of families, and what labels their cells have.
 
-use super::names::NameKind;
+use super::names::{Column, NameKind};
 
 /// Label values of `route`, in the order of the endpoint's table.
 pub const ROUTES: &[&str] = &[
@@ -61,6 +61,7 @@ pub enum Family {
     BytesReceived,
     BytesSent,
     Assignments,
+    AssignmentsLost,
     AssignmentsForced,
     AttributeFaults,
     ContextsLeftOut,
@@ -128,7 +129,7 @@ pub enum Kind {
     /// Durations; each cell is a [`histogram`](super::histogram) of its own.
     Histogram,
     /// Only grows; its labels are [`names`](super::names) that come with the experiments.
-    Named(NameKind),
+    Named(NameKind, Column),
     /// Always 1; what there is to know is in its label.
     Info,
 }
@@ -258,15 +259,23 @@ pub const FAMILIES: &[Row] = &[
     row(
         Family::Assignments,
         Worker,
-        Named(NameKind::Assignment),
+        Named(NameKind::Assignment, Column::Met),
         "splitd_assignments_total",
         "Assignments by bucket, over all answers; names beyond the first 16,384 of an instance's life are `other`.",
         &[("experiment", &[]), ("group", &[])],
     ),
     row(
+        Family::AssignmentsLost,
+        Worker,
+        Named(NameKind::Assignment, Column::Lost),
+        "splitd_assignments_lost_total",
+        "Of those, assignments whose exposure the ring refused: whether losses lean to one group.",
+        &[("experiment", &[]), ("group", &[])],
+    ),
+    row(
         Family::AssignmentsForced,
         Worker,
-        Named(NameKind::Forced),
+        Named(NameKind::Forced, Column::Met),
         "splitd_assignments_forced_total",
         "Assignments that an override forced.",
         &[("experiment", &[]), ("group", &[])],
@@ -274,7 +283,7 @@ pub const FAMILIES: &[Row] = &[
     row(
         Family::AttributeFaults,
         Worker,
-        Named(NameKind::Attribute),
+        Named(NameKind::Attribute, Column::Met),
         "splitd_attribute_faults_total",
         "Attribute values of another type than declared.",
         &[("attribute", &[])],

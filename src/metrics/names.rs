@@ -1,6 +1,6 @@
 //! Counters whose labels come with the experiments: a directory of names in the
 //! instance's memory, each with a place that it keeps as long as the instance
-//! lives, whatever is reloaded; and in every worker's block one word a place.
+//! lives, whatever is reloaded; and in every worker's block columns of one word a place.
 //!
 //! ```text
 //! directory: count, text size | index: a hash table of places | entries | texts
@@ -19,8 +19,11 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Places there are.
 pub const PLACE_COUNT: usize = 16_384;
-/// Cells of a block: one a place, and an `other` for each kind.
-pub const CELL_COUNT: usize = PLACE_COUNT + NameKind::ALL.len();
+/// Cells of a column: one a place, and an `other` for each kind.
+const COLUMN_SIZE: usize = PLACE_COUNT + NameKind::ALL.len();
+/// Cells of a block.
+pub const CELL_COUNT: usize = 2 * COLUMN_SIZE;
+const _: () = assert!(CELL_COUNT < u16::MAX as usize, "a place names a cell");
 
 const SLOT_COUNT: usize = 2 * PLACE_COUNT;
 const HEADER_WORDS: usize = 8;
@@ -49,6 +52,16 @@ impl NameKind {
     pub const ALL: [NameKind; 3] = [NameKind::Assignment, NameKind::Attribute, NameKind::Forced];
 }
 
+/// What is counted of a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Column {
+    /// How often it came up.
+    Met = 0,
+    /// How often in an exposure that the ring refused.
+    Lost = 1,
+}
+
 /// The cell of a name in every worker's block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Place(pub u16);
@@ -58,6 +71,12 @@ impl Place {
     #[must_use]
     pub const fn other(kind: NameKind) -> Place {
         Place((PLACE_COUNT + kind as usize) as u16)
+    }
+
+    /// Its cell in a column; where nothing else is said, that is the first.
+    #[must_use]
+    pub const fn of(self, column: Column) -> Place {
+        Place(self.0 + (column as usize * COLUMN_SIZE) as u16)
     }
 }
 

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use super::histogram::Histogram;
-use super::names::{NameKind, Names, Place, label_values};
+use super::names::{Column, NameKind, Names, Place, label_values};
 use super::{Block, FAMILIES, Family, Kind, Process, Row, Table, cell_count};
 
 /// What a scraper reads.
@@ -53,7 +53,7 @@ pub fn render(
 
 fn head(row: &Row, format: Format, out: &mut impl Write) -> std::fmt::Result {
     let kind = match row.kind {
-        Kind::Counter | Kind::Time | Kind::Named(_) => "counter",
+        Kind::Counter | Kind::Time | Kind::Named(..) => "counter",
         Kind::Gauge | Kind::GaugeMax | Kind::Spread(_) | Kind::Info => "gauge",
         Kind::Histogram => "histogram",
     };
@@ -74,8 +74,8 @@ fn family(
         if (row.by == Process::Worker) == pool.is_empty() {
             continue;
         }
-        if let Kind::Named(kind) = row.kind {
-            named(row, kind, names, pool, blocks, out)?;
+        if let Kind::Named(kind, column) = row.kind {
+            named(row, (kind, column), names, pool, blocks, out)?;
             continue;
         }
         for cell in 0..cell_count(row.labels) {
@@ -93,7 +93,7 @@ fn family(
                 }
                 Kind::GaugeMax => values.max().unwrap_or(0),
                 Kind::Counter | Kind::Gauge | Kind::Time => values.fold(0, u64::wrapping_add),
-                Kind::Named(_) | Kind::Info => unreachable!("it has no cells of its own"),
+                Kind::Named(..) | Kind::Info => unreachable!("it has no cells of its own"),
             };
             if value == 0 && !row.labels.is_empty() {
                 continue;
@@ -127,7 +127,7 @@ fn spread(level: Family, blocks: &[Block<'_>]) -> f64 {
 /// A line for every name that was ever counted.
 fn named(
     row: &Row,
-    kind: NameKind,
+    (kind, column): (NameKind, Column),
     names: Names<'_>,
     pool: &str,
     blocks: &[Block<'_>],
@@ -136,7 +136,8 @@ fn named(
     let known = names.of(kind).map(|(place, text)| (place, label_values(kind, &text)));
     let others = vec!["other".to_owned(); row.labels.len()];
     for (place, values) in known.chain([(Place::other(kind), others)]) {
-        let count = blocks.iter().fold(0u64, |sum, block| sum.wrapping_add(block.get_named(place)));
+        let count =
+            blocks.iter().fold(0u64, |sum, block| sum.wrapping_add(block.get_named(place.of(column))));
         if count == 0 {
             continue;
         }

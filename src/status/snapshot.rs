@@ -395,7 +395,7 @@ fn pools(table: Table<'_>) -> (Pool, Vec<Pool>) {
                         let value = &mut pool.values[family][cell];
                         *value = value.wrapping_add(block.get(row.family, cell));
                     }
-                    Kind::Spread(_) | Kind::Named(_) | Kind::Info => {}
+                    Kind::Spread(_) | Kind::Named(..) | Kind::Info => {}
                 }
             }
         }

@@ -6,6 +6,8 @@ use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use splitd::exposure::ring::Account;
+use splitd::sys::region::Region;
 
 use crate::for_each_backend;
 use crate::support::{Client, Daemon, Plan, lines, post, signal, wait_until};
@@ -89,6 +91,60 @@ fn by_labels(daemon: &Daemon, metric: &str) -> BTreeMap<Vec<String>, u64> {
         *found.entry(values).or_default() += value as u64;
     }
     found
+}
+
+#[test]
+fn what_a_full_ring_refuses_is_counted_by_experiment_and_group_over_replacements() {
+    let mut daemon = Plan::new("auto", "typical.experiments.json").set("watchdog=0s").start();
+    daemon.expect("event=ended process=assign");
+    let logger = daemon.child("logger").unwrap();
+    signal(logger, Signal::SIGSTOP);
+    let mut expected: BTreeMap<Vec<String>, u64> = BTreeMap::new();
+    let mut note = |answer: &Value, count: u64| {
+        for (experiment, group) in answer["assignments"].as_object().unwrap() {
+            let labels = vec![experiment.clone(), group.as_str().unwrap().to_owned()];
+            *expected.entry(labels).or_default() += count;
+        }
+    };
+    let refused = |daemon: &Daemon| -> u64 {
+        let rings = std::fs::read_dir(daemon.directory.path().join("run/rings")).unwrap();
+        let rings = rings.flat_map(|instance| std::fs::read_dir(instance.unwrap().path()).unwrap());
+        let regions = rings.map(|ring| Region::open_file(&ring.unwrap().path()).unwrap());
+        regions.map(|region| Account::read(region.words()).unwrap().refused_full).sum()
+    };
+    // Exposures of one size, until there is no room for another.
+    let mut client = Client::connect(daemon.assign());
+    let small = post("/v1/assign", "{\"units\":{\"user_id\":\"1\"}}");
+    let mut answer = Value::Null;
+    for _ in 0..10_000 {
+        assert!(client.send(small.repeat(20).as_bytes()));
+        (0..20).for_each(|_| answer = client.receive().expect("an answer").json());
+        if refused(&daemon) > 0 {
+            break;
+        }
+    }
+    let count = refused(&daemon);
+    assert!(count > 0, "the ring became full");
+    note(&answer, count);
+    // And larger ones of others, of which there is room for none.
+    let filler = "x".repeat(2_000);
+    for user in 0..50 {
+        let body =
+            format!("{{\"units\":{{\"user_id\":\"u-{user}\"}},\"attributes\":{{\"filler\":\"{filler}\"}}}}");
+        note(&client.post("/v1/assign", &body).json(), 1);
+    }
+    assert_eq!(refused(&daemon), count + 50);
+    let lost = |daemon: &Daemon| by_labels(daemon, "splitd_assignments_lost_total");
+    assert_eq!(lost(&daemon), expected);
+    daemon.kill_child("assign/0");
+    assert_eq!(lost(&daemon), expected, "a killed worker's stay");
+    assert_eq!(daemon.order(&["reload", "--workers", "--wait"]).0, Some(0));
+    assert_eq!(lost(&daemon), expected, "and a replaced one's");
+    signal(logger, Signal::SIGCONT);
+    wait_until("the books", || daemon.metric("splitd_exposures_lost_total{reason=\"full\"}") == count + 50);
+    let assigned = by_labels(&daemon, "splitd_assignments_total");
+    assert!(expected.iter().all(|(labels, lost)| assigned[labels] >= *lost));
+    assert!(assigned.values().sum::<u64>() > expected.values().sum(), "those before were recorded");
 }
 
 #[test]
