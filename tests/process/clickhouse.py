@@ -1,19 +1,21 @@
-"""The README's ClickHouse chain over the files of a real splitd.
+"""The README's ClickHouse chain over what a real splitd delivered.
 
-    clickhouse.py README PROTO EXPOSURES_DIRECTORY BLOCKS ANSWERS
+    clickhouse.py README PROTO MESSAGE DIRECTORY BLOCKS ANSWERS
+
+DIRECTORY has *.pb files of length-delimited MESSAGEs (Exposure, or
+ExperimentParticipation), and one of them again as `doubled`.
 
 Runs the statements of the README's section as they stand there (only file names,
 and the engine of the queue where the README says so), then holds every row
 against the answers that clients got: {"user": …, "assignments": {…}} a line.
 """
-import glob
 import json
 import re
 import sys
 
 from chdb import session
 
-readme, proto, directory, blocks, answers = sys.argv[1:]
+readme, proto, message, directory, blocks, answers = sys.argv[1:]
 section = open(readme).read().split("### ClickHouse\n")[1].split("\n## ")[0]
 statements = [
     statement.strip()
@@ -40,16 +42,16 @@ def rows(query):
 found = {}
 for statement in statements:
     name = " ".join(statement.split()[:4])
-    if name.startswith("CREATE TABLE exposures_queue"):
+    if name.startswith("CREATE TABLE") and "ENGINE = Kafka" in statement:
         # No broker here: as for whoever has no Kafka.
         statement = re.sub(r"ENGINE = Kafka.*", "ENGINE = Null", statement, flags=re.S)
     elif name.startswith("INSERT INTO exposures_queue"):
-        # File by file, as they come; in one go doubles would not even be stored.
-        statement = replaced(statement, "exposure.proto:", f"{proto}:")
-        *others, last = sorted(glob.glob(f"{directory}/*.pb"))
-        for path in others:
-            clickhouse.query(replaced(statement, "exposures/*.pb", path))
-        statement = replaced(statement, "exposures/*.pb", last)
+        if message == "ExperimentParticipation":
+            statement = replaced(statement, "exposures_queue", "participations_queue")
+        statement = replaced(statement, "exposure.proto:Exposure", f"{proto}:{message}")
+        # By itself what came twice; in one go doubles would not even be stored.
+        clickhouse.query(replaced(statement, "exposures/*.pb", f"{directory}/*.pb"))
+        statement = replaced(statement, "exposures/*.pb", f"{directory}/doubled")
     elif name.startswith("INSERT INTO blocks"):
         statement = replaced(statement, "blocks.ndjson", blocks)
     if statement.startswith("SELECT"):
