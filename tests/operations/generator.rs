@@ -109,6 +109,12 @@ pub struct Generator {
 
 impl Generator {
     pub fn start(work: Work) -> Generator {
+        Generator::start_with(work, "{}")
+    }
+
+    /// The same, with these attributes in each request.
+    pub fn start_with(work: Work, attributes: &str) -> Generator {
+        let attributes = attributes.to_owned();
         let stop = Arc::new(AtomicBool::new(false));
         let told = Arc::new(Told::default());
         let (rate, stopped, tells) = (work.rate, stop.clone(), told.clone());
@@ -117,7 +123,7 @@ impl Generator {
                 // The thread's alone.
                 setns(network, CloneFlags::CLONE_NEWNET).expect("its network");
             }
-            Bench::new(&work).run(work.rate, &stopped, &tells)
+            Bench::new(&work, attributes).run(work.rate, &stopped, &tells)
         });
         Generator { rate, stop, told, thread }
     }
@@ -164,6 +170,7 @@ struct Bench {
     address: SocketAddr,
     epoll: Epoll,
     lanes: Vec<Lane>,
+    attributes: String,
     idle: VecDeque<usize>,
     ended: VecDeque<usize>,
     outcome: Outcome,
@@ -171,11 +178,12 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(work: &Work) -> Bench {
+    fn new(work: &Work, attributes: String) -> Bench {
         let mut bench = Bench {
             address: SocketAddr::from(([127, 0, 0, 1], work.port)),
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap(),
             lanes: Vec::new(),
+            attributes,
             idle: VecDeque::new(),
             ended: VecDeque::new(),
             outcome: Outcome::default(),
@@ -244,9 +252,10 @@ impl Bench {
     }
 
     fn send(&mut self, lane: usize, due: Instant) {
-        let mut text = String::with_capacity(256);
+        let mut text = String::with_capacity(256 + self.attributes.len());
         self.user += 1;
-        let body = format!("{{\"units\":{{\"user_id\":\"u{}-{}\"}}}}", std::process::id(), self.user);
+        let user = format!("u{}-{}", std::process::id(), self.user);
+        let body = format!("{{\"units\":{{\"user_id\":\"{user}\"}},\"attributes\":{}}}", self.attributes);
         write!(
             text,
             "POST /v1/assign HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",

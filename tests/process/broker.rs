@@ -14,7 +14,9 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -119,9 +121,9 @@ impl MockBroker {
         signal(self.child.id() as i32, Signal::SIGCONT);
     }
 
-    /// All that is in the topic.
+    /// All that is in the topic, by librdkafka's consumer.
     pub fn messages(&self) -> Vec<Message> {
-        consume(&self.address)
+        Listener::start(&self.address).finish()
     }
 }
 
@@ -182,13 +184,44 @@ impl ClientContext for Quiet {
 }
 impl ConsumerContext for Quiet {}
 
-/// All messages of the topic, by librdkafka's consumer.
-pub fn consume(address: &str) -> Vec<Message> {
+/// Hears the topic from its begin on, as it grows: the mock keeps only the last
+/// 5 MiB of a partition.
+pub struct Listener {
+    ending: Arc<AtomicBool>,
+    heard: Receiver<Message>,
+    thread: JoinHandle<()>,
+}
+
+impl Listener {
+    pub fn start(address: &str) -> Listener {
+        let ending = Arc::new(AtomicBool::new(false));
+        let (to_us, heard) = channel();
+        let (address, told) = (address.to_owned(), Arc::clone(&ending));
+        let thread = std::thread::spawn(move || listen(&address, &told, &to_us));
+        Listener { ending, heard, thread }
+    }
+
+    /// What came since the last call.
+    pub fn heard(&self) -> impl Iterator<Item = Message> {
+        self.heard.try_iter()
+    }
+
+    /// What comes up to the topic's end as it is now.
+    pub fn finish(self) -> Vec<Message> {
+        self.ending.store(true, Ordering::Relaxed);
+        let messages = self.heard.iter().collect();
+        self.thread.join().expect("the topic could be read to its end");
+        messages
+    }
+}
+
+fn listen(address: &str, ending: &AtomicBool, heard: &Sender<Message>) {
     let consumer: BaseConsumer<Quiet> = ClientConfig::new()
         .set("bootstrap.servers", address)
         .set("group.id", "none")
         .set("enable.auto.commit", "false")
-        .set("enable.partition.eof", "true")
+        .set("auto.offset.reset", "error")
+        .set("reconnect.backoff.max.ms", "500")
         .create_with_context(Quiet)
         .unwrap();
     let mut partitions = TopicPartitionList::new();
@@ -196,20 +229,37 @@ pub fn consume(address: &str) -> Vec<Message> {
         partitions.add_partition_offset(TOPIC, partition, Offset::Beginning).unwrap();
     }
     consumer.assign(&partitions).unwrap();
-    let (mut messages, mut ends) = (Vec::new(), 0);
-    let begin = Instant::now();
-    while ends < PARTITION_COUNT {
-        assert!(begin.elapsed() < PATIENCE, "the topic can't be read to its end");
-        match consumer.poll(Duration::from_millis(100)) {
-            Some(Ok(message)) => messages.push(Message {
+    let mut next = [0; PARTITION_COUNT as usize];
+    let (mut told, mut ends): (Option<Instant>, Option<Vec<i64>>) = (None, None);
+    loop {
+        // Errors come again by themselves, if they matter.
+        if let Some(Ok(message)) = consumer.poll(Duration::from_millis(50)) {
+            let at = &mut next[message.partition() as usize];
+            assert_eq!(message.offset(), *at, "the broker has dropped messages that were not heard yet");
+            *at += 1;
+            let message = Message {
                 key: message.key().unwrap_or_default().to_vec(),
                 value: message.payload().unwrap_or_default().to_vec(),
-            }),
-            Some(Err(KafkaError::PartitionEOF(_))) => ends += 1,
-            Some(Err(_)) | None => {}
+            };
+            // Who no longer listens does not care.
+            let _ = heard.send(message);
+        }
+        if !ending.load(Ordering::Relaxed) {
+            continue;
+        }
+        let since = told.get_or_insert_with(Instant::now);
+        assert!(since.elapsed() < PATIENCE, "the topic is read up to {next:?}, and ends at {ends:?}");
+        if ends.is_none() {
+            let end = |partition| consumer.fetch_watermarks(TOPIC, partition, Duration::from_secs(5));
+            ends = (0..PARTITION_COUNT)
+                .map(|partition| Ok(end(partition)?.1))
+                .collect::<Result<_, KafkaError>>()
+                .ok();
+        }
+        if ends.as_ref().is_some_and(|ends| next.iter().zip(ends).all(|(next, end)| next >= end)) {
+            return;
         }
     }
-    messages
 }
 
 // ── Tansu ──────────────────────────────────────────────────────────────────

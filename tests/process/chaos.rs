@@ -1,22 +1,28 @@
 //! Chaos: every kind of process is killed and stopped at random under load, the
-//! experiments are reloaded, the disk fills up. Afterwards the law holds, and from
-//! outside every answered request has been delivered, once by id.
+//! experiments are reloaded, and what is around the daemon fails: the disk fills
+//! up, or Kafka is away, hangs, loses its answers or its state. Afterwards the law
+//! holds, and from outside every answered request has been delivered, once by id,
+//! or is counted as refused.
 //!
-//! `SPLITD_CHAOS_SECONDS=600 SPLITD_CHAOS_SEED=7 cargo test --test process chaos`
+//! `SPLITD_CHAOS_SECONDS=300 SPLITD_CHAOS_SEED=7 cargo test --test process chaos::`
 //! runs for longer, and again as before (but for what the machine adds).
+
+mod places;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use splitd::exposure::ring::Account;
+use splitd::sys::region::Region;
 
-use serde_json::{Value, json};
-
+use crate::arrived::Arrived;
 use crate::for_each_backend;
-use crate::support::{Daemon, Load, Outcome, Plan, signal, wait_until};
+use crate::support::{Daemon, Load, Plan, wait_until};
+use places::{Disk, Place};
 
 /// How long a run takes without being told.
 const SECONDS_DEFAULT: u64 = 7;
@@ -24,6 +30,8 @@ const CLIENTS: usize = 6;
 const WORKERS: usize = 3;
 /// A process that is stopped for longer is taken for stuck.
 const STOP_MS_MAX: u64 = 700;
+/// Longer than it takes to notice that the sink is away.
+const TROUBLE_MS_MAX: u64 = 3_500;
 
 /// xorshift64*: short, and the same everywhere.
 struct Random(u64);
@@ -35,48 +43,14 @@ impl Random {
         self.0 ^= self.0 >> 27;
         (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % bound
     }
+
+    fn time(&mut self, ms_max: u64) -> Duration {
+        Duration::from_millis(20 + self.below(ms_max - 20))
+    }
 }
 
 fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
-}
-
-/// A small file system in memory to be filled up, where root can mount one.
-struct Disk(PathBuf);
-
-impl Disk {
-    fn mount(path: &Path) -> Option<Disk> {
-        fs::create_dir_all(path).unwrap();
-        let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", "size=256m", "splitd-test"]).arg(path).output();
-        let mounted = mounted.is_ok_and(|output| output.status.success());
-        if !mounted {
-            eprintln!("without a full disk: mounting a small one takes root");
-        }
-        mounted.then(|| Disk(path.to_owned()))
-    }
-
-    fn filler(&self) -> PathBuf {
-        self.0.join("filler")
-    }
-
-    /// Takes all that is left.
-    fn fill(&self) {
-        let block = vec![0; 1 << 20];
-        let mut file = fs::File::create(self.filler()).unwrap();
-        while std::io::Write::write_all(&mut file, &block).is_ok() {}
-    }
-
-    fn empty(&self) {
-        let _ = fs::remove_file(self.filler());
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        // Whoever still writes there keeps it until then.
-        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
-    }
 }
 
 /// What was done, and how often.
@@ -88,167 +62,200 @@ impl Deeds {
         *self.0.entry(deed).or_default() += 1;
     }
 
-    fn count(&self, deed: &str) -> u64 {
-        self.0.get(deed).copied().unwrap_or(0)
+    /// Requests under way are lost at these, and at no other: each has its connections.
+    fn kills(&self) -> u64 {
+        let count = |deed| self.0.get(deed).copied().unwrap_or(0);
+        count("worker killed") + count("child stopped") + count("master killed") * WORKERS as u64
     }
 }
 
-fn pick(random: &mut Random, daemon: &Daemon, name: &str) -> Option<i32> {
-    let children: Vec<i32> = daemon
-        .children()
-        .into_iter()
-        .filter(|(_, child)| child.starts_with(name))
-        .map(|(pid, _)| pid)
+/// What a run was.
+struct Run {
+    daemon: Daemon,
+    random: Random,
+    deeds: Deeds,
+}
+
+impl Run {
+    fn send(&mut self, name: &str, what: Signal) -> Option<i32> {
+        let children = self.daemon.children();
+        let named: Vec<i32> =
+            children.into_iter().filter(|(_, child)| child.starts_with(name)).map(|(pid, _)| pid).collect();
+        let pid = *named.get(self.random.below(named.len().max(1) as u64) as usize)?;
+        // It may have ended by itself in the meantime.
+        kill(Pid::from_raw(pid), what).is_ok().then_some(pid)
+    }
+
+    fn pause(&mut self) {
+        std::thread::sleep(self.random.time(STOP_MS_MAX));
+    }
+
+    /// One deed.
+    fn act(&mut self) {
+        let done = match self.random.below(11) {
+            0..=2 => self.send("assign/", Signal::SIGKILL).map(|_| "worker killed"),
+            3 | 4 => self.send("logger", Signal::SIGKILL).map(|_| "logger killed"),
+            5 => {
+                let _ = kill(Pid::from_raw(self.daemon.master_pid()), Signal::SIGHUP);
+                // The loader it starts may be killed in the middle.
+                if self.send("loader", Signal::SIGKILL).is_some() {
+                    self.deeds.note("loader killed");
+                }
+                Some("reload")
+            }
+            6..=8 => {
+                let name = ["assign/", "logger", "admin/"][self.random.below(3) as usize];
+                let stopped = self.send(name, Signal::SIGSTOP);
+                stopped.map(|pid| {
+                    self.pause();
+                    // Killed while it stood still, one time in three.
+                    let end = if self.random.below(3) == 0 { Signal::SIGKILL } else { Signal::SIGCONT };
+                    let _ = kill(Pid::from_raw(pid), end);
+                    "child stopped"
+                })
+            }
+            9 => {
+                let master = Pid::from_raw(self.daemon.master_pid());
+                kill(master, Signal::SIGSTOP).unwrap();
+                self.pause();
+                kill(master, Signal::SIGCONT).unwrap();
+                Some("master stopped")
+            }
+            _ => {
+                self.daemon.kill_master();
+                self.pause();
+                self.daemon.start();
+                Some("master killed")
+            }
+        };
+        done.into_iter().for_each(|deed| self.deeds.note(deed));
+    }
+}
+
+/// The books of every ring there has been: of those that are there, and, from the
+/// log, of those that were emptied and removed.
+fn refused_in(daemon: &Daemon) -> u64 {
+    let list = |path: PathBuf| fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+    let rings = list(daemon.directory.path().join("run/rings")).flat_map(list);
+    // One may go while we look.
+    let there: BTreeMap<PathBuf, u64> = rings
+        .filter_map(|path| {
+            let account = Account::read(Region::open_file(&path).ok()?.words()).ok()?;
+            Some((path, account.refused_full))
+        })
         .collect();
-    (!children.is_empty()).then(|| children[random.below(children.len() as u64) as usize])
+    let log = daemon.log();
+    let removed: BTreeSet<(PathBuf, u64)> = log
+        .lines()
+        .filter(|line| line.contains(" event=ring_drained "))
+        .map(|line| {
+            let value = |name: &str| {
+                let from = line.find(name).unwrap_or_else(|| panic!("{name} is not in {line}")) + name.len();
+                line[from..].split(' ').next().unwrap_or_default()
+            };
+            (PathBuf::from(value(" file=")), value(" refused_full=").parse().unwrap())
+        })
+        .collect();
+    let removed = removed.into_iter().filter(|(path, _)| !there.contains_key(path));
+    there.values().sum::<u64>() + removed.map(|(_, refused)| refused).sum::<u64>()
 }
 
-/// One deed. The process may have ended by itself in the meantime.
-fn act(random: &mut Random, daemon: &mut Daemon, disk: Option<&Disk>, deeds: &mut Deeds) {
-    let pause =
-        |random: &mut Random| std::thread::sleep(Duration::from_millis(20 + random.below(STOP_MS_MAX - 20)));
-    let send = |pid: i32, what| nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), what).is_ok();
-    match random.below(12) {
-        0..=2 => {
-            if pick(random, daemon, "assign/").is_some_and(|pid| send(pid, Signal::SIGKILL)) {
-                deeds.note("worker killed");
+/// One run; gives how many exposures the rings refused.
+fn chaos<P: Place>(io: &str, plan: Plan, attributes: &str, make: impl FnOnce(&Daemon) -> P) -> u64 {
+    let seed =
+        setting("SPLITD_CHAOS_SEED").unwrap_or_else(|| UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64);
+    let seconds = setting("SPLITD_CHAOS_SECONDS").unwrap_or(SECONDS_DEFAULT);
+    let daemon = plan.workers(WORKERS).set("orphan_timeout=1s").set("drain_timeout=5s").prepare();
+    let mut run = Run { daemon, random: Random(seed | 1), deeds: Deeds::default() };
+    let mut place = make(&run.daemon);
+    eprintln!("{io}, {}: SPLITD_CHAOS_SEED={seed} SPLITD_CHAOS_SECONDS={seconds}", place.name());
+    let common =
+        ["event=ended process=", "event=restart_waits process=", "event=takeover", "event=master_gone"];
+    let common =
+        common.into_iter().chain(["event=logger_stopped", "event=last_good_not_kept", "event=order_lost"]);
+    common.chain(place.expected().iter().copied()).for_each(|text| run.daemon.expect(text));
+    run.daemon.start();
+    let load = Load::start_with(run.daemon.assign(), CLIENTS, attributes);
+    let mut arrived = Arrived::default();
+    let begin = Instant::now();
+    let is_over = || begin.elapsed() >= Duration::from_secs(seconds);
+    let mut trouble: Option<Instant> = None;
+    while !is_over() || trouble.is_some() {
+        load.more(50);
+        match trouble {
+            None if run.random.below(3) == 0 || begin.elapsed() < Duration::from_millis(500) => {
+                let what = place.strike(&mut run.random);
+                run.deeds.note(what);
+                trouble = Some(Instant::now() + run.random.time(TROUBLE_MS_MAX));
             }
-        }
-        3 | 4 => {
-            if pick(random, daemon, "logger").is_some_and(|pid| send(pid, Signal::SIGKILL)) {
-                deeds.note("logger killed");
+            // At least one goes on until it has been felt.
+            Some(until) if (is_over() || Instant::now() >= until) && place.was_felt(&run.daemon) => {
+                place.recover();
+                trouble = None;
             }
+            _ => {}
         }
-        5 => {
-            // The loader it starts may be killed in the middle.
-            signal(daemon.master_pid(), Signal::SIGHUP);
-            if pick(random, daemon, "loader").is_some_and(|pid| send(pid, Signal::SIGKILL)) {
-                deeds.note("loader killed");
-            }
-            deeds.note("reload");
+        if trouble.is_none() {
+            place.collect(&mut arrived);
         }
-        6..=8 => {
-            let name = ["assign/", "logger", "admin/"][random.below(3) as usize];
-            let Some(pid) = pick(random, daemon, name) else { return };
-            if send(pid, Signal::SIGSTOP) {
-                pause(random);
-                // Killed while it stood still, one time in three.
-                let end = if random.below(3) == 0 { Signal::SIGKILL } else { Signal::SIGCONT };
-                send(pid, end);
-                deeds.note("child stopped");
-            }
-        }
-        9 => {
-            signal(daemon.master_pid(), Signal::SIGSTOP);
-            pause(random);
-            signal(daemon.master_pid(), Signal::SIGCONT);
-            deeds.note("master stopped");
-        }
-        10 => {
-            daemon.kill_master();
-            pause(random);
-            daemon.start();
-            deeds.note("master killed");
-        }
-        _ => {
-            let Some(disk) = disk else { return };
-            disk.fill();
-            pause(random);
-            disk.empty();
-            deeds.note("disk filled");
-        }
+        run.act();
     }
-}
-
-/// From outside. Gives how many records came twice.
-fn delivered_once(events: &[Value], outcome: &Outcome) -> usize {
-    let mut ids: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    let mut doubled = 0;
-    for event in events {
-        let user = event["units"]["user_id"].as_str().unwrap().to_owned();
-        doubled +=
-            usize::from(!ids.entry(user).or_default().insert(event["id"].as_str().unwrap().to_owned()));
-    }
-    let lost: Vec<&String> = outcome.answered.iter().filter(|user| !ids.contains_key(*user)).collect();
-    assert!(
-        lost.is_empty(),
-        "{} of {} answered are not delivered: {:?}",
-        lost.len(),
-        outcome.answered.len(),
-        &lost[..lost.len().min(5)]
+    load.more(50);
+    let outcome = load.stop();
+    let Run { daemon, deeds, .. } = &mut run;
+    daemon.wait_for_orphans();
+    // The law, by the instance's own books, once nothing moves.
+    let waiting = ["splitd_exposures_in_rings", "splitd_exposures_in_flight", "splitd_exposures_in_spool"];
+    wait_until("everything to be delivered", || {
+        daemon.child("logger").is_some() && waiting.iter().all(|metric| daemon.metric(metric) == 0)
+    });
+    let rings = daemon.directory.path().join("run/rings");
+    wait_until("the rings of earlier instances to go", || fs::read_dir(&rings).unwrap().count() == 1);
+    wait_until("books that hold", || daemon.metric("splitd_exposures_unaccounted") == 0);
+    let refused = refused_in(daemon);
+    let shown = daemon.metric("splitd_exposures_lost_total{reason=\"full\"}");
+    assert!(shown <= refused, "{shown} are shown as refused, and the rings have {refused}");
+    assert_eq!(daemon.stop(), Some(0));
+    place.finish(&mut arrived);
+    let (answered, unanswered) = (outcome.answered.len(), outcome.unanswered.len() as u64);
+    eprintln!(
+        "{io}, {}: {answered} answered, {unanswered} not, {refused} refused, {} doubled; {deeds:?}",
+        place.name(),
+        arrived.doubled()
     );
-    for (user, ids) in &ids {
-        assert_eq!(ids.len(), 1, "{user} has more than one exposure: {ids:?}");
-    }
-    let answered: BTreeSet<&String> = outcome.answered.iter().collect();
-    let unanswered: BTreeSet<&String> = outcome.unanswered.iter().collect();
-    for user in ids.keys().filter(|user| !answered.contains(user)) {
-        assert!(unanswered.contains(user), "{user} was never asked for");
-    }
-    doubled
+    // Refused may also be one whose worker was killed before it answered.
+    let missing = arrived.missing(&outcome);
+    let sound = missing.len() as u64..=missing.len() as u64 + unanswered;
+    assert!(
+        sound.contains(&refused),
+        "{} of {answered} answered are not delivered ({:?} …), and {refused} are counted as refused",
+        missing.len(),
+        &missing[..missing.len().min(5)]
+    );
+    let (kills, clients) = (deeds.kills(), CLIENTS as u64);
+    assert!(unanswered <= kills * clients, "only what was under way at a kill: {unanswered} at {kills}");
+    refused
 }
 
 for_each_backend! {
-    whatever_is_killed_stopped_or_full_no_answered_request_loses_its_exposure(io) {
-        let seed = setting("SPLITD_CHAOS_SEED").unwrap_or_else(|| UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64);
-        let seconds = setting("SPLITD_CHAOS_SECONDS").unwrap_or(SECONDS_DEFAULT);
-        eprintln!("{io}: SPLITD_CHAOS_SEED={seed} SPLITD_CHAOS_SECONDS={seconds}");
-        let mut random = Random(seed | 1);
-        let mut daemon = Plan::new(io, "edge.experiments.json")
-            .workers(WORKERS)
-            // Room for all that a second without a logger or a disk brings: nothing is refused.
-            .set("logger.ring_size=16MiB")
-            .set("orphan_timeout=1s")
-            .set("drain_timeout=5s")
-            .prepare();
-        let disk = Disk::mount(&daemon.state_dir());
-        daemon.start();
-        for text in [
-            "event=ended process=", "event=restart_waits process=", "event=takeover", "event=master_gone",
-            "event=sink_refused", "event=sink_error", "event=torn_file_cut", "event=logger_stopped", "event=last_good_not_kept", "event=order_lost",
-        ] {
-            daemon.expect(text);
-        }
-        let load = Load::start(daemon.assign(), CLIENTS);
-        let mut deeds = Deeds::default();
-        let begin = Instant::now();
-        while begin.elapsed() < Duration::from_secs(seconds) {
-            load.more(50);
-            act(&mut random, &mut daemon, disk.as_ref(), &mut deeds);
-        }
-        load.more(50);
-        let outcome = load.stop();
-        daemon.wait_for_orphans();
-        // The law, by the instance's own books, once nothing moves.
-        wait_until("empty rings", || {
-            daemon.child("logger").is_some() && daemon.metric("splitd_exposures_in_rings") == 0
-        });
-        wait_until("books that hold", || daemon.metric("splitd_exposures_unaccounted") == 0);
-        assert_eq!(daemon.metric("splitd_exposures_lost_total{reason=\"full\"}"), 0, "nothing was refused");
-        assert_eq!(daemon.stop(), Some(0));
-        let doubled = delivered_once(&daemon.events(), &outcome);
-        let (answered, unanswered) = (outcome.answered.len(), outcome.unanswered.len() as u64);
-        eprintln!("{io}: {answered} answered, {unanswered} not, {doubled} doubled; {deeds:?}");
-        let kills = deeds.count("worker killed") + deeds.count("child stopped") + deeds.count("master killed") * WORKERS as u64;
-        assert!(unanswered <= kills * CLIENTS as u64, "only what was under way at a kill: {unanswered}");
-        drop(disk);
+    whatever_is_killed_stopped_or_full_what_was_answered_is_delivered_or_counted_as_refused(io) {
+        // The smallest rings, and a disk that fills up: they refuse.
+        let plan = Plan::new(io, "edge.experiments.json").set("sink.file_age_max=1s");
+        let attributes = format!("{{\"filler\":\"{}\"}}", "x".repeat(3_500));
+        chaos(io, plan, &attributes, Disk::mount);
     }
 }
 
-#[test]
-fn the_check_sees_what_is_lost_doubled_under_two_ids_or_never_asked_for() {
-    let event = |user: &str, id: &str| json!({"units": {"user_id": user}, "id": id});
-    let outcome =
-        Outcome { answered: vec!["a".to_owned(), "b".to_owned()], unanswered: vec!["c".to_owned()] };
-    let (a, b) = (event("a", "1"), event("b", "2"));
-    let good = [
-        &[a.clone(), b.clone()][..],
-        &[a.clone(), b.clone(), event("c", "3")],
-        &[a.clone(), a.clone(), b.clone()],
-    ];
-    assert_eq!(good.map(|events| delivered_once(events, &outcome)), [0, 0, 1]);
-    for bad in [vec![a.clone()], vec![a.clone(), b.clone(), event("a", "9")], vec![a, b, event("d", "4")]] {
-        let checked = std::panic::catch_unwind(|| delivered_once(&bad, &outcome));
-        assert!(checked.is_err(), "{bad:?}");
+#[cfg(feature = "kafka")]
+for_each_backend! {
+    whatever_is_killed_stopped_or_away_what_was_answered_is_in_kafka_once(io) {
+        let topic = places::Topic::start();
+        let plan = Plan::new(io, "edge.experiments.json")
+            .set("sink.type=kafka")
+            .set(&format!("sink.brokers={}", topic.address()))
+            .set("logger.spool_free_min=0")
+            // Room for all that a second without a logger brings.
+            .set("logger.ring_size=16MiB");
+        assert_eq!(chaos(io, plan, "{}", |_| topic), 0, "nothing was refused");
     }
 }

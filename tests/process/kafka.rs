@@ -1,7 +1,7 @@
 //! The Kafka sink against brokers that are well, away, silent, forgetful or
 //! strict: answers do not move, and every exposure arrives, once by its id.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use prost::Message as _;
 use splitd::exposure::proto::{ExperimentParticipation, Exposure};
 
+use crate::arrived::Arrived;
 use crate::broker::{Message, MockBroker, Proxy, Tansu, TlsProxy};
 use crate::support::{Client, Daemon, Load, Outcome, Plan, wait_until};
 
@@ -21,42 +22,49 @@ fn plan(broker: &str) -> Plan {
         .set("logger.ring_size=16MiB")
 }
 
-/// What the client says of a broker that is away belongs to these tests.
-fn expect_trouble(daemon: &mut Daemon) {
-    daemon.expect("event=kafka_client");
-    daemon.expect("event=sink_stalled");
+/// What is said of a broker that is away.
+const TROUBLE: &[&str] = &["event=kafka_client", "event=sink_stalled"];
+
+/// And of a producer that fails for good.
+const REMADE: &[&str] = &["event=kafka_client", "event=sink_stalled", "event=kafka_producer_remade"];
+
+/// A daemon under load.
+struct Busy {
+    daemon: Daemon,
+    load: Load,
 }
 
-fn exposures(messages: &[Message]) -> Vec<Exposure> {
-    let mut exposures = Vec::new();
-    for message in messages {
-        let mut rest = message.value.as_slice();
-        while !rest.is_empty() {
-            exposures.push(Exposure::decode_length_delimited(&mut rest).unwrap());
-        }
+impl Busy {
+    /// Of the log's warnings, these belong to the test.
+    fn start(plan: Plan, clients: usize, expected: &[&'static str]) -> Busy {
+        let mut daemon = plan.start();
+        expected.iter().for_each(|text| daemon.expect(text));
+        let load = Load::start(daemon.assign(), clients);
+        Busy { daemon, load }
     }
-    exposures
+
+    fn more(&self, count: u64) {
+        self.load.more(count);
+    }
+
+    /// No more load: everything is delivered, the law holds, and the daemon leaves.
+    fn end(self) -> Outcome {
+        let Busy { mut daemon, load } = self;
+        let outcome = load.stop();
+        law_holds(&daemon, outcome.answered.len());
+        assert_eq!(daemon.stop(), Some(0));
+        assert_eq!(daemon.lost(), 0);
+        outcome
+    }
 }
 
 /// Every answered request is there, with one id; gives how many came twice.
-fn everything_arrived(exposures: &[Exposure], outcome: &Outcome) -> usize {
+fn everything_arrived(messages: &[Message], outcome: &Outcome) -> usize {
     assert!(outcome.unanswered.is_empty(), "answers do not move");
-    let mut ids: BTreeMap<&str, BTreeSet<&[u8]>> = BTreeMap::new();
-    for exposure in exposures {
-        ids.entry(exposure.units["user_id"].as_str()).or_default().insert(&exposure.id);
-    }
-    let missing: Vec<&String> =
-        outcome.answered.iter().filter(|user| !ids.contains_key(user.as_str())).collect();
-    assert!(
-        missing.is_empty(),
-        "{} of {} are missing: {:?}",
-        missing.len(),
-        outcome.answered.len(),
-        missing.first()
-    );
-    assert_eq!(ids.len(), outcome.answered.len(), "nobody is there who was not answered");
-    assert!(ids.values().all(|ids| ids.len() == 1), "one id each");
-    exposures.len() - ids.len()
+    let mut arrived = Arrived::default();
+    messages.iter().for_each(|message| arrived.take(&message.value));
+    assert_eq!(arrived.missing(outcome), [""; 0], "of {}", outcome.answered.len());
+    arrived.doubled()
 }
 
 /// What the metrics say once all is quiet: nothing is lost or unaccounted for.
@@ -100,68 +108,54 @@ fn empties(daemon: &Daemon) {
 #[test]
 fn through_the_mock_broker_everything_answered_arrives_once() {
     let broker = MockBroker::start();
-    let mut daemon = plan(&broker.address).start();
-    let load = Load::start(daemon.assign(), 8);
-    load.more(2_000);
-    let outcome = load.stop();
-    law_holds(&daemon, outcome.answered.len());
-    assert_eq!(daemon.stop(), Some(0));
-    assert_eq!(daemon.lost(), 0);
+    let busy = Busy::start(plan(&broker.address), 8, &[]);
+    busy.more(2_000);
+    let outcome = busy.end();
     let messages = broker.messages();
     assert!(messages.iter().all(|message| message.key.is_empty()));
-    let exposures = exposures(&messages);
-    assert!(messages.len() < exposures.len() / 2, "many events a message: {}", messages.len());
-    assert_eq!(everything_arrived(&exposures, &outcome), 0);
+    assert!(messages.len() < outcome.answered.len() / 2, "many events a message: {}", messages.len());
+    assert_eq!(everything_arrived(&messages, &outcome), 0);
 }
 
 #[test]
 fn through_an_independent_broker_everything_answered_arrives_once() {
     let Some(broker) = Tansu::start() else { return };
-    let mut daemon = plan(&broker.address()).start();
-    let load = Load::start(daemon.assign(), 8);
-    load.more(1_000);
-    let outcome = load.stop();
-    law_holds(&daemon, outcome.answered.len());
-    assert_eq!(daemon.stop(), Some(0));
-    assert_eq!(everything_arrived(&exposures(&broker.messages()), &outcome), 0);
+    let busy = Busy::start(plan(&broker.address()), 8, &[]);
+    busy.more(1_000);
+    let outcome = busy.end();
+    assert_eq!(everything_arrived(&broker.messages(), &outcome), 0);
 }
 
 #[test]
 fn a_broker_that_is_away_at_the_start_and_again_later_costs_nothing() {
     let mut broker = MockBroker::start();
     broker.down();
-    let mut daemon = plan(&broker.address).start();
-    expect_trouble(&mut daemon);
-    let load = Load::start(daemon.assign(), 8);
-    load.more(500);
-    spools(&daemon);
+    let mut busy = Busy::start(plan(&broker.address), 8, TROUBLE);
+    busy.more(500);
+    spools(&busy.daemon);
     broker.up();
-    empties(&daemon);
-    load.more(500);
+    empties(&busy.daemon);
+    busy.more(500);
     broker.down();
-    spools(&daemon);
-    load.more(500);
+    spools(&busy.daemon);
+    busy.more(500);
     // The logger is killed while the sink is away: the spool's marks move the heads.
-    daemon.expect("event=ended process=logger");
-    daemon.expect("event=restart_waits process=logger");
-    daemon.kill_child("logger");
-    load.more(500);
-    daemon.kill_child("logger");
-    spools(&daemon);
+    busy.daemon.expect("event=ended process=logger");
+    busy.daemon.expect("event=restart_waits process=logger");
+    busy.daemon.kill_child("logger");
+    busy.more(500);
+    busy.daemon.kill_child("logger");
+    spools(&busy.daemon);
     broker.up();
-    let outcome = load.stop();
-    law_holds(&daemon, outcome.answered.len());
-    assert_eq!(daemon.stop(), Some(0));
-    everything_arrived(&exposures(&broker.messages()), &outcome);
+    let outcome = busy.end();
+    everything_arrived(&broker.messages(), &outcome);
 }
 
 #[test]
 fn what_is_in_the_spool_at_the_stop_is_delivered_by_the_next_instance() {
     let mut broker = MockBroker::start();
     broker.down();
-    let mut daemon = plan(&broker.address).start();
-    expect_trouble(&mut daemon);
-    let load = Load::start(daemon.assign(), 4);
+    let Busy { mut daemon, load } = Busy::start(plan(&broker.address), 4, TROUBLE);
     load.more(500);
     let outcome = load.stop();
     assert_eq!(daemon.stop(), Some(0));
@@ -174,39 +168,32 @@ fn what_is_in_the_spool_at_the_stop_is_delivered_by_the_next_instance() {
     });
     law_holds(&daemon, 0);
     assert_eq!(daemon.stop(), Some(0));
-    assert_eq!(everything_arrived(&exposures(&broker.messages()), &outcome), 0);
+    assert_eq!(everything_arrived(&broker.messages(), &outcome), 0);
 }
 
 #[test]
 fn a_slow_broker_needs_no_spool() {
     let mut broker = MockBroker::start();
     broker.slow(Duration::from_millis(100));
-    let mut daemon = plan(&broker.address).start();
-    let load = Load::start(daemon.assign(), 8);
-    load.more(1_500);
-    let outcome = load.stop();
-    law_holds(&daemon, outcome.answered.len());
-    assert_eq!(daemon.metric("splitd_spool_taken_total"), 0);
-    assert_eq!(daemon.stop(), Some(0));
-    assert_eq!(everything_arrived(&exposures(&broker.messages()), &outcome), 0);
+    let busy = Busy::start(plan(&broker.address), 8, &[]);
+    busy.more(1_500);
+    // A stall would be said, and nobody expects that here.
+    let outcome = busy.end();
+    assert_eq!(everything_arrived(&broker.messages(), &outcome), 0);
 }
 
 #[test]
 fn a_broker_that_hangs_is_waited_for_by_nobody() {
     let broker = MockBroker::start();
-    let mut daemon = plan(&broker.address).start();
-    expect_trouble(&mut daemon);
-    let load = Load::start(daemon.assign(), 8);
-    load.more(500);
+    let busy = Busy::start(plan(&broker.address), 8, TROUBLE);
+    busy.more(500);
     broker.stop();
-    spools(&daemon);
-    load.more(500);
+    spools(&busy.daemon);
+    busy.more(500);
     broker.go_on();
-    empties(&daemon);
-    let outcome = load.stop();
-    law_holds(&daemon, outcome.answered.len());
-    assert_eq!(daemon.stop(), Some(0));
-    everything_arrived(&exposures(&broker.messages()), &outcome);
+    empties(&busy.daemon);
+    let outcome = busy.end();
+    everything_arrived(&broker.messages(), &outcome);
 }
 
 #[test]
@@ -215,63 +202,47 @@ fn lost_acknowledgements_lose_nothing_and_double_only_ids() {
     let (listener, port) = Proxy::reserve();
     let proxy = Proxy::start(listener, broker.port());
     broker.begin(port);
-    let mut daemon = plan(&format!("127.0.0.1:{port}")).start();
-    expect_trouble(&mut daemon);
-    let load = Load::start(daemon.assign(), 8);
+    let busy = Busy::start(plan(&format!("127.0.0.1:{port}")), 8, TROUBLE);
     for _ in 0..5 {
-        load.more(200);
+        busy.more(200);
         proxy.lose_answers();
-        load.more(50);
+        busy.more(50);
         proxy.pass();
     }
-    load.more(200);
-    let outcome = load.stop();
-    law_holds(&daemon, outcome.answered.len());
-    assert_eq!(daemon.stop(), Some(0));
-    everything_arrived(&exposures(&broker.messages()), &outcome);
+    busy.more(200);
+    let outcome = busy.end();
+    everything_arrived(&broker.messages(), &outcome);
 }
 
 #[test]
 fn a_broker_that_forgets_its_producers_gets_a_new_one() {
     let mut broker = MockBroker::start();
-    let mut daemon = plan(&broker.address).start();
-    expect_trouble(&mut daemon);
-    daemon.expect("event=kafka_producer_remade");
-    let load = Load::start(daemon.assign(), 8);
+    let busy = Busy::start(plan(&broker.address), 8, REMADE);
     for error in ["unknown_producer", "out_of_order"] {
-        load.more(300);
+        busy.more(300);
         broker.fail("produce", error, 2);
-        load.more(300);
+        busy.more(300);
     }
-    let outcome = load.stop();
-    law_holds(&daemon, outcome.answered.len());
-    assert_eq!(daemon.stop(), Some(0));
-    everything_arrived(&exposures(&broker.messages()), &outcome);
+    let outcome = busy.end();
+    everything_arrived(&broker.messages(), &outcome);
 }
 
 #[test]
 fn a_producer_that_fails_for_good_is_made_anew() {
     let mut broker = MockBroker::start();
     broker.fail("init", "not_authorized", 1);
-    let mut daemon = plan(&broker.address).start();
-    expect_trouble(&mut daemon);
-    daemon.expect("event=kafka_producer_remade");
-    let load = Load::start(daemon.assign(), 4);
-    wait_until("a new producer", || daemon.log().contains("event=kafka_producer_remade"));
-    load.more(300);
-    let outcome = load.stop();
-    law_holds(&daemon, outcome.answered.len());
-    assert_eq!(daemon.stop(), Some(0));
-    everything_arrived(&exposures(&broker.messages()), &outcome);
+    let busy = Busy::start(plan(&broker.address), 4, REMADE);
+    wait_until("a new producer", || busy.daemon.log().contains("event=kafka_producer_remade"));
+    busy.more(300);
+    let outcome = busy.end();
+    everything_arrived(&broker.messages(), &outcome);
 }
 
 #[test]
 fn a_message_that_is_too_large_goes_alone_then_in_halves_and_only_a_single_event_is_rejected() {
     let mut broker = MockBroker::start();
-    let mut daemon = plan(&broker.address).start();
-    expect_trouble(&mut daemon);
+    let Busy { mut daemon, load } = Busy::start(plan(&broker.address), 8, TROUBLE);
     daemon.expect("event=exposure_rejected");
-    let load = Load::start(daemon.assign(), 8);
     load.more(300);
     broker.fail("produce", "too_large", 5);
     load.more(300);
@@ -287,47 +258,36 @@ fn a_message_that_is_too_large_goes_alone_then_in_halves_and_only_a_single_event
     broker.heal();
     law_holds(&daemon, before.answered.len() + 1);
     assert_eq!(daemon.stop(), Some(0));
-    let exposures = exposures(&broker.messages());
-    assert!(exposures.iter().all(|exposure| exposure.units["user_id"] != "poison"));
-    assert_eq!(everything_arrived(&exposures, &before), 0);
+    // Whom the broker refused is not among those who asked before.
+    assert_eq!(everything_arrived(&broker.messages(), &before), 0);
 }
 
 #[test]
 fn a_topic_that_may_not_be_written_is_said_plainly_and_spooled() {
     let mut broker = MockBroker::start();
     broker.fail("produce", "topic_not_authorized", 1_000);
-    let mut daemon = plan(&broker.address).start();
-    expect_trouble(&mut daemon);
-    let load = Load::start(daemon.assign(), 4);
-    spools(&daemon);
-    assert!(daemon.log().contains("kind=delivery_TopicAuthorizationFailed"));
+    let busy = Busy::start(plan(&broker.address), 4, TROUBLE);
+    spools(&busy.daemon);
+    assert!(busy.daemon.log().contains("kind=delivery_TopicAuthorizationFailed"));
     broker.heal();
-    empties(&daemon);
-    let outcome = load.stop();
-    law_holds(&daemon, outcome.answered.len());
-    assert_eq!(daemon.stop(), Some(0));
-    assert_eq!(everything_arrived(&exposures(&broker.messages()), &outcome), 0);
+    empties(&busy.daemon);
+    let outcome = busy.end();
+    assert_eq!(everything_arrived(&broker.messages(), &outcome), 0);
 }
 
 #[test]
 fn one_event_a_message_is_keyed_by_its_unit() {
     let broker = MockBroker::start();
-    let mut daemon = plan(&broker.address).set("sink.batch=false").start();
-    let load = Load::start(daemon.assign(), 4);
-    load.more(500);
-    let outcome = load.stop();
-    law_holds(&daemon, outcome.answered.len());
-    assert_eq!(daemon.stop(), Some(0));
+    let busy = Busy::start(plan(&broker.address).set("sink.batch=false"), 4, &[]);
+    busy.more(500);
+    let outcome = busy.end();
     let messages = broker.messages();
-    let exposures = exposures(&messages);
-    assert_eq!(messages.len(), exposures.len());
-    assert!(
-        messages
-            .iter()
-            .zip(&exposures)
-            .all(|(message, exposure)| { message.key == exposure.units["user_id"].as_bytes() })
-    );
-    assert_eq!(everything_arrived(&exposures, &outcome), 0);
+    assert_eq!(messages.len(), outcome.answered.len());
+    for Message { key, value } in &messages {
+        let exposure = Exposure::decode_length_delimited(value.as_slice()).unwrap();
+        assert_eq!(key, exposure.units["user_id"].as_bytes());
+    }
+    assert_eq!(everything_arrived(&messages, &outcome), 0);
 }
 
 #[test]
@@ -389,9 +349,7 @@ fn a_refused_handshake_is_said_plainly_and_spooled() {
     for (plan, said) in
         [(plan(&broker.address).set("sink.tls=true"), "SSL"), (sasl(plan(&broker.address)), "SASL")]
     {
-        let mut daemon = plan.start();
-        expect_trouble(&mut daemon);
-        let load = Load::start(daemon.assign(), 2);
+        let Busy { mut daemon, load } = Busy::start(plan, 2, TROUBLE);
         spools(&daemon);
         wait_until(said, || daemon.log().contains(said));
         assert!(load.stop().unanswered.is_empty());
@@ -426,60 +384,8 @@ fn tls_with_an_authority_of_our_own_is_spoken() {
         .set("sink.tls=true")
         .set(&format!("sink.tls_ca={}", path("cert.pem")))
         .start();
-    expect_trouble(&mut daemon);
+    TROUBLE.iter().for_each(|text| daemon.expect(text));
     assert_eq!(Client::connect(daemon.assign()).get("/v1/assign?user_id=1").status, 200);
     wait_until("a delivery by TLS", || daemon.metric("splitd_exposures_delivered_total") == 1);
     assert_eq!(daemon.stop(), Some(0));
-}
-
-#[test]
-fn at_its_bound_the_spool_lets_the_oldest_go_and_delivers_what_it_kept() {
-    let mut broker = MockBroker::start();
-    broker.down();
-    let mut daemon = plan(&broker.address)
-        .set("logger.spool_size_max=64MiB")
-        .set("pool.assign.record_context=true")
-        .start();
-    expect_trouble(&mut daemon);
-    daemon.expect("event=spool_evicted");
-    // 64 MiB are many requests of this size; each carries 3.5 KiB of context.
-    let filler = "x".repeat(3_500);
-    let body = |user: usize| {
-        format!("{{\"units\":{{\"user_id\":\"u-{user}\"}},\"attributes\":{{\"filler\":\"{filler}\"}}}}")
-    };
-    let memory = |daemon: &Daemon| {
-        let status = fs::read_to_string(format!("/proc/{}/status", daemon.child("logger").unwrap())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap().to_owned();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
-    };
-    let mut client = Client::connect(daemon.assign());
-    let mut sent = 0;
-    let mut early = 0;
-    while daemon.metric("splitd_spool_evicted_total") == 0 {
-        assert!(sent < 200_000, "the bound was never reached");
-        for _ in 0..500 {
-            assert_eq!(client.try_post("/v1/assign", &body(sent)).unwrap().status, 200);
-            sent += 1;
-        }
-        if sent == 5_000 {
-            spools(&daemon);
-            early = memory(&daemon);
-        }
-    }
-    let late = memory(&daemon);
-    assert!(late < early + 32 * 1024, "memory is flat: {early} KiB, {late} KiB");
-    assert!(daemon.metric("splitd_spool_bytes") <= 64 << 20);
-    assert_eq!(daemon.metric("splitd_spool_size_max_bytes"), 64 << 20);
-    broker.up();
-    law_holds(&daemon, sent);
-    let evicted = daemon.metric("splitd_spool_evicted_total") as usize;
-    let lost = daemon.metric("splitd_exposures_lost_total") as usize;
-    assert_eq!(daemon.stop(), Some(0));
-    let users: BTreeSet<String> = exposures(&broker.messages())
-        .into_iter()
-        .map(|mut exposure| exposure.units.remove("user_id").unwrap())
-        .collect();
-    // What was under way when its segment went may have arrived all the same.
-    let accounted = users.len() + evicted + lost;
-    assert!((sent..=sent + 2_000).contains(&accounted), "{accounted} of {sent} are delivered or counted");
 }

@@ -1,6 +1,7 @@
 //! splitd from outside: real processes, real sockets, real signals.
 
 mod activation;
+mod arrived;
 mod bad_input;
 #[cfg(feature = "kafka")]
 mod broker;
@@ -9,10 +10,16 @@ mod clickhouse;
 mod connections;
 mod flood;
 #[cfg(feature = "kafka")]
+#[allow(dead_code, reason = "tests/operations uses the rest")]
+#[path = "../operations/generator.rs"]
+mod generator;
+#[cfg(feature = "kafka")]
 mod kafka;
 mod kills;
 mod lifecycle;
 mod metrics;
+#[cfg(feature = "kafka")]
+mod outage;
 mod ports;
 #[cfg(feature = "kafka")]
 mod rate;

@@ -582,12 +582,17 @@ pub struct Outcome {
 
 impl Load {
     pub fn start(port: u16, clients: usize) -> Load {
+        Load::start_with(port, clients, "{}")
+    }
+
+    /// The same, with these attributes in each request.
+    pub fn start_with(port: u16, clients: usize, attributes: &str) -> Load {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let stop = Arc::new(AtomicBool::new(false));
         let answered = Arc::new(AtomicU64::new(0));
         let threads = (0..clients)
             .map(|_| {
-                let (stop, answered) = (stop.clone(), answered.clone());
+                let (stop, answered, attributes) = (stop.clone(), answered.clone(), attributes.to_owned());
                 std::thread::spawn(move || {
                     let (mut good, mut bad) = (Vec::new(), Vec::new());
                     let mut client = None;
@@ -600,7 +605,8 @@ impl Load {
                             continue;
                         };
                         let user = format!("load-{}", NEXT.fetch_add(1, Ordering::Relaxed));
-                        let body = format!("{{\"units\":{{\"user_id\":\"{user}\"}}}}");
+                        let body =
+                            format!("{{\"units\":{{\"user_id\":\"{user}\"}},\"attributes\":{attributes}}}");
                         match open.try_post("/v1/assign", &body) {
                             Some(response) if response.status == 200 => {
                                 if response.header("connection") == Some("close") {
