@@ -1,6 +1,8 @@
 //! The README says what the program says: its tables of settings and metrics
 //! are the program's own.
 
+use std::path::Path;
+
 use splitd::config::settings;
 use splitd::metrics::FAMILIES;
 
@@ -38,6 +40,42 @@ fn every_metric_stands_in_the_readme_as_it_is() {
     };
     let missing = missing(FAMILIES.iter().map(row).collect());
     assert!(missing.is_empty(), "the README lacks\n{missing}");
+}
+
+/// All Rust files below a directory.
+fn sources(directory: &Path, text: &mut String) {
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, text);
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            text.push_str(&std::fs::read_to_string(path).unwrap());
+        }
+    }
+}
+
+#[test]
+fn every_test_that_a_table_of_losses_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut code = String::new();
+    ["src", "tests"].into_iter().for_each(|part| sources(&root.join(part), &mut code));
+    let readme = readme();
+    let mut count = 0;
+    for table in readme.split("\n\n").filter(|part| part.starts_with("| what happens |")) {
+        for row in table.lines().skip(2) {
+            let shown_by = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+            let names: Vec<&str> = shown_by.split('`').skip(1).step_by(2).collect();
+            assert!(!names.is_empty(), "no test shows: {row}");
+            for name in names {
+                // A test is a function, or a name that is given to `for_each_backend`.
+                let is_there =
+                    [format!("fn {name}("), format!(" {name}(io)")].iter().any(|text| code.contains(text));
+                assert!(is_there, "there is no test `{name}`");
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 20, "both tables are found: {count}");
 }
 
 /// Every `splitd_…` name in a text, histograms' suffixes off.

@@ -197,6 +197,19 @@ fn a_broker_that_hangs_is_waited_for_by_nobody() {
 }
 
 #[test]
+fn a_message_that_times_out_in_the_client_is_sent_again() {
+    let mut broker = MockBroker::start();
+    let plan = plan(&broker.address).set("sink.properties=message.timeout.ms=1000");
+    let busy = Busy::start(plan, 8, TROUBLE);
+    busy.more(500);
+    broker.down();
+    wait_until("a timeout", || busy.daemon.log().contains("kind=delivery_MessageTimedOut"));
+    broker.up();
+    let outcome = busy.end();
+    everything_arrived(&broker.messages(), &outcome);
+}
+
+#[test]
 fn lost_acknowledgements_lose_nothing_and_double_only_ids() {
     let Some(mut broker) = Tansu::plan() else { return };
     let (listener, port) = Proxy::reserve();
