@@ -62,6 +62,12 @@ impl<D: Disk> Spool<D> {
         let end = self.segments.get(1).map_or(self.safe, |next| next.first);
         let mut books = self.books;
         let begin = books.number();
+        if end <= begin {
+            // Emptied before: the disk failed when it was to go.
+            self.cursor.sync(&self.disk)?;
+            self.remove_emptied();
+            return Ok(());
+        }
         for (_, entry) in self.entries.range(..end) {
             match entry.state {
                 State::Settled { rejected } => {

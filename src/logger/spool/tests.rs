@@ -555,6 +555,19 @@ fn segment_content(disk: &BadDisk, name: &str) -> Vec<u8> {
 }
 
 #[test]
+fn a_segment_that_could_not_go_when_it_was_emptied_goes_at_the_bound_uncounted() {
+    use Move::{Advance, Append, Kill, Next, Settle};
+    let broken = |calls| Move::Trouble(calls, Trouble::Broken);
+    let append = |counts: &[u64]| Append(counts.to_vec());
+    let before = [broken(4), append(&[1]), append(&[1]), append(&[1]), Kill, append(&[2, 2, 3])];
+    let between = [append(&[4, 2]), Next, append(&[3, 3]), Next, append(&[3]), append(&[3])];
+    let emptied = [Settle(0, true), broken(2), Settle(0, true), Advance];
+    let after = [append(&[1, 4, 2]), append(&[1, 2]), append(&[4]), append(&[1, 1, 2])];
+    let moves = before.into_iter().chain(between).chain(emptied).chain(after).collect();
+    play(options(3000, WhenFull::Oldest), moves, true);
+}
+
+#[test]
 fn a_tail_torn_anywhere_is_cut_behind_its_last_whole_batch() {
     let house = filled(2);
     let name = segment_name(0);
