@@ -9,23 +9,25 @@
 //! - Nothing here looks at the machine; what depends on it (directories, CPUs) is
 //!   asked for with what is known of it.
 //!
-//! [`table`] is where a setting is added.
+//! [`table`] is where a setting is added; [`whole`] is what is checked of all
+//! together, [`machine`] what depends on where it runs.
 
+mod machine;
 mod table;
 mod value;
+mod whole;
 
-use std::collections::HashMap;
-use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use machine::{Directories, Surroundings};
 use table::Row;
 use value::Value;
 pub use value::{Cpus, Listen};
+use whole::check_whole;
 
 pub use super::check::Fault;
-use crate::limits;
 
 /// How a pool's sockets are served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -651,167 +653,6 @@ fn take_variable(settings: &mut Settings, variable: &str, value: &str, faults: &
     };
     if let Err(message) = taken {
         faults.push(Fault { pointer: variable.to_owned(), message });
-    }
-}
-
-// ── The whole ──────────────────────────────────────────────────────────────
-
-fn check_whole(settings: &Settings, faults: &mut Vec<Fault>) {
-    let mut fault = |pointer: String, message: String| faults.push(Fault { pointer, message });
-    if settings.pools.is_empty() || settings.pools.len() > limits::POOL_COUNT_MAX {
-        fault(
-            "pool".to_owned(),
-            format!("{} pools; 1 to {} would be right", settings.pools.len(), limits::POOL_COUNT_MAX),
-        );
-    }
-    let mut taken: Vec<(&Listen, &str)> = Vec::new();
-    for pool in &settings.pools {
-        let name = &pool.name;
-        if pool.listen.is_empty() {
-            fault(
-                format!("pool.{name}.listen"),
-                "listens nowhere; `listen = [\"127.0.0.1:8080\"]` would be right".to_owned(),
-            );
-        }
-        if pool.routes.is_empty() {
-            fault(
-                format!("pool.{name}.routes"),
-                "answers nothing; `routes = [\"assign\", \"health\"]` would be right".to_owned(),
-            );
-        }
-        for listen in &pool.listen {
-            let port_chosen = matches!(listen, Listen::Tcp(address) if address.port() == 0);
-            match taken.iter().find(|(other, _)| *other == listen) {
-                Some((_, other)) if !port_chosen => fault(
-                    format!("pool.{name}.listen"),
-                    format!("`{listen}` is pool `{other}`'s address too; each needs its own"),
-                ),
-                _ => taken.push((listen, name)),
-            }
-        }
-    }
-    let sink = &settings.sink;
-    if sink.kind == SinkKind::Kafka && sink.brokers.is_empty() {
-        fault(
-            "sink.brokers".to_owned(),
-            "no broker; `brokers = [\"kafka-1:9092\"]` would be right".to_owned(),
-        );
-    }
-    if sink.sasl != Sasl::None && (sink.sasl_username.is_empty() || sink.sasl_password_file.is_none()) {
-        fault(
-            "sink.sasl".to_owned(),
-            "needs `sink.sasl_username` and `sink.sasl_password_file` beside it".to_owned(),
-        );
-    }
-    let has_tls_files = sink.tls_ca.is_some() || sink.tls_certificate.is_some() || sink.tls_key.is_some();
-    if has_tls_files && !sink.tls {
-        fault(
-            "sink.tls".to_owned(),
-            "is off, but files for it are set; `tls = true` would be right".to_owned(),
-        );
-    }
-    if sink.tls_certificate.is_some() != sink.tls_key.is_some() {
-        fault("sink.tls_certificate".to_owned(), "and `sink.tls_key` need each other".to_owned());
-    }
-    let slots: usize = settings.pools.iter().map(slot_count_known).sum();
-    if slots > limits::SLOT_COUNT_MAX {
-        fault(
-            "pool".to_owned(),
-            format!("{slots} workers in all; at most {} would be right", limits::SLOT_COUNT_MAX),
-        );
-    }
-}
-
-/// Workers as far as the settings alone say.
-fn slot_count_known(pool: &Pool) -> usize {
-    let cpus = match &pool.cpus {
-        Cpus::List(list) => list.len(),
-        Cpus::All | Cpus::Unpinned => 1,
-    };
-    pool.workers.unwrap_or(cpus)
-}
-
-// ── What depends on the machine ────────────────────────────────────────────
-
-/// What is known of the process that wants its directories.
-#[derive(Debug, Clone, Default)]
-pub struct Surroundings {
-    /// Whether it runs as root.
-    pub root: bool,
-    /// systemd's STATE_DIRECTORY.
-    pub state_directory: Option<OsString>,
-    /// systemd's RUNTIME_DIRECTORY.
-    pub runtime_directory: Option<OsString>,
-    /// XDG_RUNTIME_DIR, where it is a directory.
-    pub xdg_runtime_dir: Option<OsString>,
-    /// The working directory.
-    pub current_dir: PathBuf,
-}
-
-/// Where an instance keeps its things; both absolute.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Directories {
-    /// What outlives a reboot.
-    pub state_dir: PathBuf,
-    /// Rings, metrics, socket files, the lock.
-    pub runtime_dir: PathBuf,
-}
-
-impl Settings {
-    /// How many workers each pool has, given the CPUs that this process may run on.
-    ///
-    /// # Errors
-    /// A CPU that is not among them, and two workers of different pools on one address.
-    pub fn worker_counts(&self, available: &[usize]) -> Result<Vec<usize>, Fault> {
-        let mut counts = Vec::new();
-        let mut taken: HashMap<Listen, &str> = HashMap::new();
-        for pool in &self.pools {
-            let count = pool.worker_cpus(available)?.len();
-            counts.push(count);
-            for (listen, index) in
-                pool.listen.iter().flat_map(|listen| (0..count).map(move |index| (listen, index)))
-            {
-                let own = pool.worker_listen(listen, index)?;
-                let chosen = matches!(own, Listen::Tcp(address) if address.port() == 0);
-                let other =
-                    taken.insert(own.clone(), &pool.name).filter(|other| !chosen && *other != pool.name);
-                if let Some(other) = other {
-                    return Err(Fault {
-                        pointer: format!("pool.{}.listen", pool.name),
-                        message: format!(
-                            "`{own}` would be its worker {index}'s, and is one of pool `{other}`'s; with a port for each \
-                             worker a pool takes as many in a row as it has workers"
-                        ),
-                    });
-                }
-            }
-        }
-        Ok(counts)
-    }
-
-    /// The instance's directories.
-    #[must_use]
-    pub fn directories(&self, of: &Surroundings) -> Directories {
-        // systemd gives several, separated by colons, where the unit names several.
-        let first = |list: &Option<OsString>| {
-            let list = list.as_ref()?.to_str()?;
-            let first = list.split(':').next().unwrap_or_default();
-            (!first.is_empty()).then(|| PathBuf::from(first))
-        };
-        let local = of.current_dir.join("splitd-data");
-        let state_dir = (self.state_dir.clone())
-            .or_else(|| first(&of.state_directory))
-            .or_else(|| of.root.then(|| PathBuf::from("/var/lib/splitd")))
-            .unwrap_or_else(|| local.clone());
-        let runtime_dir = (self.runtime_dir.clone())
-            .or_else(|| first(&of.runtime_directory))
-            .or_else(|| of.root.then(|| PathBuf::from("/run/splitd")))
-            .or_else(|| of.xdg_runtime_dir.as_ref().map(|xdg| Path::new(xdg).join("splitd")))
-            .unwrap_or_else(|| local.join("run"));
-        Directories {
-            state_dir: of.current_dir.join(state_dir),
-            runtime_dir: of.current_dir.join(runtime_dir),
-        }
     }
 }
 
