@@ -1,15 +1,18 @@
 """A splitting service as one would write it in Flask under bjoern: one process,
 the experiments compiled at start to tables and closures, JSON in and out. It
-gives splitd's answers (`--check` holds it to the golden ones). It records no
-exposures, which is in its favour.
+gives splitd's answers (`--check` holds it to the golden ones) and records each
+exposure with the fields that splitd's has, a line of JSON to a buffered file.
 
     flask_service.py EXPERIMENTS [PORT]
     flask_service.py EXPERIMENTS --check REQUESTS ANSWERS
 """
 
 import json
+import os
 import socket
 import sys
+import tempfile
+import time
 
 import xxhash
 
@@ -74,6 +77,9 @@ class Splitter:
         self.version = file["version"]
         self.kinds = file["attributes"]
         self.layers = []
+        self.instance = int.from_bytes(os.urandom(8))
+        self.recorded = 0
+        self.exposures = tempfile.TemporaryFile("w", buffering=1 << 16)
         tables = {}
         for name, layer in file["layers"].items():
             table = [None] * layer.get("buckets", 10_000)
@@ -86,7 +92,7 @@ class Splitter:
             holds = compile_condition(file, segment) if segment else lambda given: True
             for group in experiment["groups"]:
                 for first, count in group["blocks"]:
-                    owner = (number, experiment["name"], group["name"], holds)
+                    owner = (number, experiment, group["name"], holds, file["layers"][experiment["layer"]]["unit"])
                     tables[experiment["layer"]][first : first + count] = [owner] * count
 
     def assign(self, request):
@@ -104,7 +110,30 @@ class Splitter:
                 if owner is not None and owner[3](given):
                     chosen.append(owner)
         chosen.sort(key=lambda owner: owner[0])
-        return {"version": self.version, "assignments": {owner[1]: owner[2] for owner in chosen}}
+        self.record(request, chosen)
+        return {"version": self.version, "assignments": {owner[1]["name"]: owner[2] for owner in chosen}}
+
+    def record(self, request, chosen):
+        self.recorded += 1
+        exposure = {
+            "id": f"{self.instance:016x}{self.recorded:016x}",
+            "time_us": time.time_ns() // 1000,
+            "version": self.version,
+            "units": request["units"],
+            "assignments": [
+                {
+                    "experiment_id": experiment["id"],
+                    "run_id": experiment["run_id"],
+                    "experiment": experiment["name"],
+                    "group": group,
+                    "forced": False,
+                    "unit": unit,
+                }
+                for _, experiment, group, _, unit in chosen
+            ],
+            "context": request.get("attributes", {}),
+        }
+        self.exposures.write(json.dumps(exposure, separators=(",", ":")) + "\n")
 
 
 def serve(splitter, port):

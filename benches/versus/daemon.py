@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import threading
 import tempfile
 import time
 import urllib.error
@@ -110,29 +109,6 @@ def logger(experiments, requests, rounds):
             by_cpu.append(count / cpu * 1e9)
             by_time.append(count / took)
     return {"CPU time": quartiles(by_cpu), "time": quartiles(by_time)}
-
-
-def reload(experiments, requests):
-    """(plans taken, the worker's histogram of service time) under load, while plans change."""
-    with Splitd(experiments, logger="same") as splitd:
-        load = Load(requests, rate=5000, warm_ms=100, measure_ms=6000)
-        load.but(measure_ms=500).once(splitd)
-        count = lambda: (splitd.metric("splitd_plans_taken_total", pool="assign"), splitd.histogram("splitd_request_service_seconds"))
-        (plans, service), over = count(), threading.Event()
-
-        def change():
-            while not over.wait(0.1):
-                os.kill(splitd.child.pid, signal.SIGHUP)
-
-        thread = threading.Thread(target=change)
-        thread.start()
-        try:
-            load.once(splitd)
-        finally:
-            over.set()
-            thread.join()
-        taken, after = count()
-        return int(taken - plans), after - service
 
 
 def own_memory(pid):

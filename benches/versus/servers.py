@@ -188,10 +188,6 @@ class Histogram:
         """The upper edge of the bucket that the quantile lies in, in seconds."""
         return min((edge for edge, count in self.counts.items() if count >= quantile * self.count), default=0)
 
-    def above(self, seconds):
-        """How many were longer."""
-        return int(self.count - self.up_to(seconds))
-
 
 class Splitd(Server):
     """`logger` says what the logger does while a round runs
