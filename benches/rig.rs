@@ -12,6 +12,7 @@ use splitd::exposure::ring::{self, Reader, Step, Writer};
 use splitd::http::{Connection, Limits, Output, Workspace};
 use splitd::limits::EXPOSURE_SIZE_MAX;
 use splitd::metrics::{self, Process, Table};
+use splitd::sys::cache::will_write;
 use splitd::sys::region::Region;
 use splitd::trace::{self, Tracer};
 
@@ -65,7 +66,7 @@ pub fn with_traced_rig<R>(
         shed: Shed::NEVER,
         batch_body_size_max: 1 << 20,
     };
-    let writer = Writer::attach(ring.words()).expect("a ring made just now");
+    let writer = Writer::attach(ring.words()).expect("a ring made just now").hinting(will_write);
     let mut desk = Desk::new(options, vec![RouteGroup::Assign], Some(writer), table, table.block(0));
     if let Some(tracing) = &tracing {
         let writer = Writer::attach(spans.words()).expect("a ring made just now");

@@ -8,7 +8,7 @@ use splitd::config::check;
 use splitd::engine::assignment::Units;
 use splitd::engine::attributes::{AttributeIndex, Facts, Value};
 use splitd::engine::plan::{Plan, PlanImage};
-use splitd::http::{FieldFault, Fields, QueryName, Scalar};
+use splitd::http::{FieldFault, Fields, QueryName, Scalar, Shape};
 use splitd::limits::UNIT_COUNT_MAX;
 
 pub const EXPERIMENTS: &str = include_str!("../tests/golden/typical.experiments.json");
@@ -161,6 +161,10 @@ impl<'a> Fields<'a> for Slots<'_, 'a> {
 
     fn query_name(&mut self, _: &str) -> QueryName {
         QueryName::Ignored
+    }
+
+    fn shape(&self, _: u16) -> Shape {
+        unreachable!("no query string is scanned")
     }
 }
 

@@ -14,7 +14,7 @@ use crate::config::check;
 use crate::engine::assignment::ExperimentIndex;
 use crate::engine::catalog::Catalog;
 use crate::engine::reference::{Explained, Request as Plain};
-use crate::http::{Answer, ContentType, FieldFault, Fields, QueryName, Request, Scalar, Status};
+use crate::http::{Answer, ContentType, FieldFault, Fields, QueryName, Request, Scalar, Shape, Status};
 use crate::limits::REPORT_SIZE_MAX;
 
 use super::App;
@@ -154,6 +154,10 @@ impl<'a> Fields<'a> for Notes<'_, 'a> {
             self.ignored.push(name.to_owned());
         }
         known
+    }
+
+    fn shape(&self, slot: u16) -> Shape {
+        self.form.shape(slot)
     }
 }
 

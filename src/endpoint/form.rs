@@ -75,15 +75,16 @@ impl<'a> Fields<'a> for Form<'_, 'a> {
         }
         match self.plan.attribute(name) {
             None => QueryName::Ignored,
-            Some((index, kind)) => QueryName::Attribute(
-                index.0,
-                match kind {
-                    AttributeKind::String | AttributeKind::Version => Shape::Text,
-                    AttributeKind::Number => Shape::Number,
-                    AttributeKind::Bool => Shape::Bool,
-                    AttributeKind::StringList => Shape::List,
-                },
-            ),
+            Some((index, _)) => QueryName::Attribute(index.0),
+        }
+    }
+
+    fn shape(&self, slot: u16) -> Shape {
+        match self.plan.attribute_kind(AttributeIndex(slot)) {
+            AttributeKind::String | AttributeKind::Version => Shape::Text,
+            AttributeKind::Number => Shape::Number,
+            AttributeKind::Bool => Shape::Bool,
+            AttributeKind::StringList => Shape::List,
         }
     }
 }

@@ -45,7 +45,7 @@ pub enum QueryName {
     /// A unit.
     Unit,
     /// The attribute in this slot.
-    Attribute(u16, Shape),
+    Attribute(u16),
     /// Nothing we know.
     Ignored,
 }
@@ -82,8 +82,11 @@ pub trait Fields<'a> {
     /// The list is over; `all_strings` is false where an element was no string.
     fn list_end(&mut self, slot: u16, all_strings: bool);
 
-    /// What a query string's name stands for.
+    /// What a query string's name stands for; the same for the same name.
     fn query_name(&mut self, name: &str) -> QueryName;
+
+    /// How a query string's text is to be read for the attribute in this slot.
+    fn shape(&self, slot: u16) -> Shape;
 }
 
 /// What a scan found beside the fields.

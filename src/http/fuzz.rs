@@ -19,7 +19,8 @@ use crate::limits;
 
 use super::connection::{Connection, Output};
 use super::fields::{FieldFault, Fields, QueryName, Scalar, ScanFault, Shape};
-use super::json::{MemberOrder, scan_request};
+use super::json::scan_request;
+use super::order::MemberOrder;
 use super::query::scan_query;
 use super::request::{Head, Method};
 use super::response::{Answer, ContentType, Out, Status};
@@ -56,7 +57,9 @@ impl Service for Mirror {
     ) {
         assert!(request.body.len() <= 600);
         let mut fields = Recorder::default();
-        let fault = scan_query(request.head.query.unwrap_or_default(), scratch, &mut fields).err();
+        let mut order = MemberOrder::new(limits::ATTRIBUTE_COUNT_MAX);
+        let query = request.head.query.unwrap_or_default();
+        let fault = scan_query(query, scratch, &mut order, &mut fields).err();
         let mut body = answer.start(Status::Ok).body(ContentType::Json);
         body.push_json_str(request.head.path);
         body.push_json_str(request.head.query.unwrap_or_default());
@@ -290,15 +293,17 @@ impl<'a> Fields<'a> for Recorder {
     fn query_name(&mut self, name: &str) -> QueryName {
         match name.as_bytes().first() {
             Some(b'u') => QueryName::Unit,
-            Some(first) => match self.attribute(name) {
-                Some(slot) => {
-                    let shapes = [Shape::Text, Shape::Number, Shape::Bool, Shape::List];
-                    QueryName::Attribute(slot, shapes[usize::from(first % 4)])
-                }
+            Some(_) => match self.attribute(name) {
+                Some(slot) => QueryName::Attribute(slot),
                 None => QueryName::Ignored,
             },
             None => QueryName::Ignored,
         }
+    }
+
+    fn shape(&self, slot: u16) -> Shape {
+        let shapes = [Shape::Text, Shape::Number, Shape::Bool, Shape::List];
+        shapes[usize::from(self.names[usize::from(slot)].as_bytes()[0] % 4)]
     }
 }
 

@@ -16,16 +16,14 @@
 //! waits in the scanner, so that what its routines return fits in registers.
 
 mod number;
-mod order;
 mod special;
 
 use crate::limits;
 
 use self::number::short_decimal;
 pub(super) use self::number::{number_end, number_value};
-pub use self::order::MemberOrder;
-use self::order::Place;
 use self::special::first_special;
+use super::order::{MemberOrder, Order, Place};
 
 use super::fields::{Fields, Scalar, ScanFault, Scanned};
 use super::scratch::{Scratch, Text};
@@ -51,7 +49,7 @@ pub fn scan_request<'a, F: Fields<'a>>(
     let fault = SyntaxFault { offset: 0, reason: "" };
     let mut scanner = Scanner { text, scratch: Scratch(scratch), fault };
     let mut units = UnitList::default();
-    match scanner.body(&mut units, order, fields) {
+    match scanner.body(&mut units, &mut order.body, fields) {
         Ok(context) => {
             units.tell(fields)?;
             Ok(Scanned { context, payloads: false, exposure: true })
@@ -66,6 +64,11 @@ fn utf8(body: &[u8]) -> Result<&str, ScanFault<'static>> {
         std::str::from_utf8(body)
             .map_err(|error| ScanFault::Body { offset: error.valid_up_to(), reason: "not UTF-8" })
     })
+}
+
+/// Whether a JSON string needs no escapes for `text`.
+pub fn is_plain(text: &str) -> bool {
+    first_special(text.as_bytes()).is_none()
 }
 
 /// Hands `text`, escaped for the inside of a JSON string, to `push` in pieces.
@@ -194,7 +197,7 @@ impl<'a> Scanner<'a> {
     fn body<F: Fields<'a>>(
         &mut self,
         units: &mut UnitList<'a>,
-        order: &mut MemberOrder,
+        order: &mut Order,
         fields: &mut F,
     ) -> Result<&'a [u8], Stop> {
         // The offset of a member that is no object.
@@ -342,7 +345,7 @@ impl<'a> Scanner<'a> {
     fn attributes<F: Fields<'a>>(
         &mut self,
         mut rest: Rest<'a>,
-        order: &mut MemberOrder,
+        order: &mut Order,
         fields: &mut F,
     ) -> Result<Rest<'a>, Stop> {
         rest.pass(1);

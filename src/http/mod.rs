@@ -36,6 +36,7 @@ pub mod fields;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod json;
+mod order;
 pub mod query;
 pub mod request;
 pub mod response;
@@ -46,7 +47,8 @@ pub mod workspace;
 
 pub use connection::{Connection, Output, Wait};
 pub use fields::{FieldFault, Fields, QueryName, Scalar, ScanFault, Scanned, Shape};
-pub use json::{MemberOrder, scan_request};
+pub use json::scan_request;
+pub use order::MemberOrder;
 pub use query::{PercentFault, QueryOptions, percent_decode, query_options, scan_query};
 pub use request::{BodyLength, Head, Method, Version};
 pub use response::{Answer, AnswerHead, Body, ContentType, Out, Status};

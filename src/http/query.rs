@@ -12,10 +12,13 @@
 //!   exposure. Where a name was given twice, it is written anew from the end,
 //!   so that its members are distinct; their order has no meaning.
 
+use wide::u8x16;
+
 use crate::limits;
 
 use super::fields::{Fields, QueryName, Scalar, ScanFault, Scanned, Shape};
 use super::json;
+use super::order::{MemberOrder, Order, Place};
 use super::scratch::{Scratch, Text};
 use super::units::UnitList;
 
@@ -42,7 +45,8 @@ pub const fn scratch_size(query_size: usize) -> usize {
 }
 
 /// Scans a GET's query string (without its `?`) into `fields`. `scratch` holds
-/// decoded texts and the context.
+/// decoded texts and the context. `order` learns how clients write their attributes;
+/// it is of use only with the same `fields`' slots.
 ///
 /// # Errors
 /// Bad percent escapes, bytes that are no UTF-8, refused units and options.
@@ -52,6 +56,7 @@ pub const fn scratch_size(query_size: usize) -> usize {
 pub fn scan_query<'a, F: Fields<'a>>(
     query: &'a str,
     scratch: &'a mut [u8],
+    order: &mut MemberOrder,
     fields: &mut F,
 ) -> Result<Scanned<'a>, ScanFault<'a>> {
     assert!(scratch.len() >= scratch_size(query.len()), "the scratch is too short for the query string");
@@ -66,18 +71,14 @@ pub fn scan_query<'a, F: Fields<'a>>(
         options: QueryOptions::default(),
     };
     fields.attributes_begin();
-    let mut rest = Some(query);
-    while let Some(pairs) = rest {
-        let (pair, behind) = cut(pairs, b'&');
-        scan.pair(pair, false, fields)?;
-        rest = behind;
-    }
+    scan.pairs(&mut order.query, fields)?;
     if scan.repeated {
         fields.attributes_begin();
         scan.context.size = 0;
         scan.seen = Slots::default();
         for pair in query.rsplit('&') {
-            scan.pair(pair, true, fields)?;
+            let (name, value) = Raw::pair(pair, 0);
+            scan.pair(name, value, true, fields)?;
         }
     }
     let QueryScan { context, units, options, .. } = scan;
@@ -148,70 +149,101 @@ struct QueryScan<'a> {
 }
 
 impl<'a> QueryScan<'a> {
-    /// One `name=value`. Again, from the end, only attributes are told, and
-    /// only those not seen yet: each one's last value.
+    /// All pairs, in their order.
+    fn pairs<F: Fields<'a>>(&mut self, order: &mut Order, fields: &mut F) -> Result<(), ScanFault<'a>> {
+        let (query, mut at, mut place) = (self.query, 0, Place::FIRST);
+        // A pair begins at the `&` before it; the first may have none.
+        while at < query.len() {
+            let bytes = &query.as_bytes()[at..];
+            let name_at = at + usize::from(bytes[0] == b'&');
+            if let Some((slot, size)) = order.guess(bytes, place) {
+                let name = &query[name_at..at + size - 1];
+                let value = Raw::value(query, at + size);
+                (at, place) = (value.end, Place::behind(slot));
+                self.is_repeated(slot);
+                self.context.plain_member(name);
+                self.attribute(slot, value, fields)?;
+                continue;
+            }
+            let (name, value) = Raw::pair(query, name_at);
+            if let Some(slot) = self.pair(name, value, false, fields)? {
+                // Of a name that stands for itself, here and in JSON.
+                if !name.encoded && name.end < value.end && json::is_plain(name.text) {
+                    order.learn(place, &bytes[..name.end + 1 - at], slot);
+                }
+                place = Place::behind(slot);
+            }
+            at = value.end;
+        }
+        Ok(())
+    }
+
+    /// One `name=value`; its slot, where it is an attribute's. Again, from the end, only
+    /// attributes are told, and only those not seen yet: each one's last value.
     fn pair<F: Fields<'a>>(
         &mut self,
-        pair: &'a str,
+        name: Raw<'a>,
+        value: Raw<'a>,
         again: bool,
         fields: &mut F,
-    ) -> Result<(), ScanFault<'a>> {
-        if pair.is_empty() {
-            return Ok(());
+    ) -> Result<Option<u16>, ScanFault<'a>> {
+        if name.text.is_empty() && name.end == value.end {
+            return Ok(None);
         }
-        let (raw_name, raw_value) = cut(pair, b'=');
-        let raw_value = raw_value.unwrap_or_default();
-        let name_text = self.decode(raw_name)?;
+        let name_text = self.decode(name)?;
         let name = self.texts.borrow(name_text);
         let option = [PAYLOADS, EXPOSURE].into_iter().find(|&option| option == name);
         if let Some(option) = option {
-            return if again { Ok(()) } else { self.option(option, raw_value) };
+            return if again { Ok(None) } else { self.option(option, value).map(|()| None) };
         }
         match fields.query_name(name) {
             QueryName::Unit if again => {}
             QueryName::Unit => {
                 let name = self.texts.hold(name_text);
-                let value = self.decode(raw_value)?;
+                let value = self.decode(value)?;
                 let value = self.texts.hold(value);
                 self.units.set_text(name, value);
             }
-            QueryName::Attribute(slot, shape) => {
-                let seen = !self.seen.insert(slot);
-                self.repeated |= seen;
-                if !(again && seen) {
-                    self.context.member(name);
-                    self.attribute(slot, shape, raw_value, fields)?;
+            QueryName::Attribute(slot) => {
+                if !(self.is_repeated(slot) && again) {
+                    self.context.member(self.texts.borrow(name_text));
+                    self.attribute(slot, value, fields)?;
                 }
+                return Ok(Some(slot));
             }
             QueryName::Ignored => {
-                self.decode(raw_value)?;
+                self.decode(value)?;
             }
         }
-        Ok(())
+        Ok(None)
     }
 
+    /// Whether this attribute came before.
+    fn is_repeated(&mut self, slot: u16) -> bool {
+        let seen = !self.seen.insert(slot);
+        self.repeated |= seen;
+        seen
+    }
+
+    /// An attribute's value.
     fn attribute<F: Fields<'a>>(
         &mut self,
         slot: u16,
-        shape: Shape,
-        raw: &'a str,
+        raw: Raw<'a>,
         fields: &mut F,
     ) -> Result<(), ScanFault<'a>> {
+        let shape = fields.shape(slot);
         if shape == Shape::List {
             fields.list_begin(slot);
             self.context.push(b"[");
             // Commas split before decoding: an encoded one belongs to its text.
-            let mut rest = if raw.is_empty() { None } else { Some(raw) };
-            let mut first = true;
-            while let Some(items) = rest {
-                let (item, behind) = cut(items, b',');
-                rest = behind;
-                let item = self.decode(item)?;
+            let items = (!raw.text.is_empty()).then(|| raw.text.split(','));
+            for (number, item) in items.into_iter().flatten().enumerate() {
+                let item = self.decode(Raw { text: item, ..raw })?;
                 let item = self.texts.borrow(item);
-                if !first {
+                if number > 0 {
                     self.context.push(b",");
                 }
-                first = false;
                 self.context.text(item);
                 fields.list_item(slot, item);
             }
@@ -238,7 +270,7 @@ impl<'a> QueryScan<'a> {
         Ok(())
     }
 
-    fn option(&mut self, name: &'static str, raw: &'a str) -> Result<(), ScanFault<'a>> {
+    fn option(&mut self, name: &'static str, raw: Raw<'a>) -> Result<(), ScanFault<'a>> {
         let value = self.decode(raw)?;
         let value = self.texts.borrow(value);
         let value = truth(|word| value == word).ok_or(ScanFault::Option { name })?;
@@ -249,11 +281,68 @@ impl<'a> QueryScan<'a> {
         Ok(())
     }
 
-    fn decode(&mut self, raw: &'a str) -> Result<Text<'a>, ScanFault<'a>> {
-        decode(raw, &mut self.texts).map_err(|fault| ScanFault::Query {
-            offset: offset_in(self.query, raw) + fault.offset,
+    #[inline]
+    fn decode(&mut self, raw: Raw<'a>) -> Result<Text<'a>, ScanFault<'a>> {
+        if !raw.encoded {
+            return Ok(Text::Plain(raw.text));
+        }
+        decode(raw.text, &mut self.texts).map_err(|fault| ScanFault::Query {
+            offset: offset_in(self.query, raw.text) + fault.offset,
             reason: fault.reason,
         })
+    }
+}
+
+/// A name or a value as it stands in the query string.
+#[derive(Debug, Clone, Copy)]
+struct Raw<'a> {
+    text: &'a str,
+    /// There may be a `%` in it.
+    encoded: bool,
+    /// The byte of the query string that it ends before.
+    end: usize,
+}
+
+impl<'a> Raw<'a> {
+    /// The name from there on and its value, up to the next `&`. Without a `=` the
+    /// value is empty and ends where the name does.
+    #[inline]
+    fn pair(query: &'a str, from: usize) -> (Raw<'a>, Raw<'a>) {
+        let name = Raw::until(query, from, b'=');
+        let value = match query.as_bytes().get(name.end) {
+            Some(b'=') => Raw::value(query, name.end + 1),
+            _ => Raw { text: "", encoded: false, end: name.end },
+        };
+        (name, value)
+    }
+
+    #[inline]
+    fn value(query: &'a str, from: usize) -> Raw<'a> {
+        Raw::until(query, from, b'&')
+    }
+
+    /// Up to the first `&` or `mark`, sixteen bytes at a time while there are as many.
+    #[inline]
+    fn until(query: &'a str, from: usize, mark: u8) -> Raw<'a> {
+        let bytes = query.as_bytes();
+        let (mut end, mut encoded) = (from, false);
+        while let Some(chunk) = bytes[end..].first_chunk::<16>() {
+            let chunk = u8x16::new(*chunk);
+            let is = |byte| chunk.simd_eq(u8x16::splat(byte)).to_bitmask();
+            let ends = is(b'&') | is(mark);
+            // Those before the end.
+            encoded |= is(b'%') & (ends.wrapping_sub(1) & !ends) != 0;
+            if ends != 0 {
+                end += ends.trailing_zeros() as usize;
+                return Raw { text: &query[from..end], encoded, end };
+            }
+            end += 16;
+        }
+        while let Some(&byte) = bytes.get(end).filter(|&&byte| byte != b'&' && byte != mark) {
+            encoded |= byte == b'%';
+            end += 1;
+        }
+        Raw { text: &query[from..end], encoded, end }
     }
 }
 
@@ -276,9 +365,16 @@ impl<'a> Context<'a> {
     }
 
     fn member(&mut self, name: &str) {
-        self.push(if self.size == 0 { b"{" } else { b"," });
-        self.text(name);
-        self.push(b":");
+        self.push(if self.size == 0 { b"{\"" } else { b",\"" });
+        json::escape(name, |bytes| self.push(bytes));
+        self.push(b"\":");
+    }
+
+    /// A member whose name needs no escapes.
+    fn plain_member(&mut self, name: &str) {
+        self.push(if self.size == 0 { b"{\"" } else { b",\"" });
+        self.push(name.as_bytes());
+        self.push(b"\":");
     }
 
     fn close(mut self) -> &'a [u8] {
@@ -301,16 +397,6 @@ impl Slots {
         let new = self.0[word] & bit == 0;
         self.0[word] |= bit;
         new
-    }
-}
-
-/// Up to the first `mark`, and what is behind it. (`str::split` searches by
-/// characters, which short texts feel.)
-#[inline]
-fn cut(text: &str, mark: u8) -> (&str, Option<&str>) {
-    match text.bytes().position(|byte| byte == mark) {
-        Some(at) => (&text[..at], Some(&text[at + 1..])),
-        None => (text, None),
     }
 }
 

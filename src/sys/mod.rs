@@ -3,6 +3,7 @@
 //! fact that makes it sound and who keeps that fact true.
 #![allow(unsafe_code, reason = "this is the room for it; the lint denies it everywhere else")]
 
+pub mod cache;
 pub mod channel;
 pub mod fork;
 pub mod inherit;

@@ -37,6 +37,7 @@ use crate::exposure::ring::{self, Identity, RingFault, Side, Writer};
 use crate::http::Limits;
 use crate::limits::ANSWER_SIZE_MAX;
 use crate::metrics::{Block, Family, Process, Table, TableFault, worker_block};
+use crate::sys::cache::will_write;
 use crate::sys::channel::Channel;
 use crate::sys::region::{Region, prefault_program};
 use crate::sys::uring::{Refusal, Ring};
@@ -282,6 +283,7 @@ fn serve(setup: Setup) -> Result<(), Fault> {
     }
     let trace_ring = traces.as_ref().and_then(|traces| take_trace_ring(traces, which));
     let writer = ring.as_ref().map(|region| Writer::attach(region.words())).transpose()?;
+    let writer = writer.map(|writer| writer.hinting(will_write));
     metrics.prefault();
     prefault_program();
     let metrics = Rc::new(metrics);

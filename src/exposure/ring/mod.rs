@@ -346,6 +346,9 @@ pub struct Writer<'r> {
     refused_full: u64,
     refused_oversize: u64,
     heartbeat: u64,
+    /// What the last record took.
+    last_words: usize,
+    hint: fn(&[AtomicU64]),
 }
 
 impl<'r> Writer<'r> {
@@ -386,13 +389,32 @@ impl<'r> Writer<'r> {
             refused_full: get(words, AT_REFUSED_FULL),
             refused_oversize: get(words, AT_REFUSED_OVERSIZE),
             heartbeat: get(words, AT_WRITER_HEARTBEAT),
+            last_words: 0,
+            hint: |_| (),
         })
+    }
+
+    /// The same, which [`Writer::foresee`]s by `hint`: what tells the caches that words
+    /// will be written soon.
+    #[must_use]
+    pub fn hinting(self, hint: fn(&[AtomicU64])) -> Writer<'r> {
+        Writer { hint, ..self }
     }
 
     /// Which ring this is.
     #[must_use]
     pub fn identity(&self) -> Identity {
         self.identity
+    }
+
+    /// Says that a record will come soon: the memory that one of the last one's size
+    /// would take is fetched meanwhile. A lap ago it was written last, so it is far
+    /// away by now.
+    #[inline]
+    pub fn foresee(&self) {
+        let at = word_at(self.tail, self.capacity);
+        let end = self.words.len().min(at + self.last_words);
+        (self.hint)(&self.words[at..end]);
     }
 
     /// Step 1: takes the next number, which counts the attempt.
@@ -444,6 +466,7 @@ impl<'r> Writer<'r> {
         let position = self.tail + pad;
         self.write(position, seq, payload);
         self.tail = position + size;
+        self.last_words = (size / 8) as usize;
         put(self.words, AT_TAIL, self.tail, Release);
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
@@ -74,6 +75,32 @@ fn account(words: &[AtomicU64]) -> Account {
     assert_eq!(account.lost, account.refused_full + account.refused_oversize + account.torn, "{account:?}");
     assert_eq!(account.committed, account.consumed + account.corrupt + account.in_ring, "{account:?}");
     account
+}
+
+thread_local! {
+    /// The words that a writer of this thread said it would write.
+    static FORESEEN: RefCell<Range<*const AtomicU64>> = const { RefCell::new(std::ptr::null()..std::ptr::null()) };
+}
+
+#[test]
+fn a_record_of_the_last_ones_size_is_written_where_it_was_foreseen() {
+    let words = ring(4096);
+    let mut reader = Reader::attach(&words[..]).unwrap();
+    let mut writer = Writer::attach(&words).unwrap().hinting(|words| FORESEEN.set(words.as_ptr_range()));
+    writer.foresee();
+    assert!(FORESEEN.with_borrow(Range::is_empty), "of what size is not known yet");
+    for lap in 0..40 {
+        push(&mut writer, 200).unwrap();
+        writer.foresee();
+        let foreseen = FORESEEN.take();
+        let stores = stores_of(|| assert!(push(&mut writer, 200).is_ok()));
+        let record = stores.iter().filter(|(index, _)| *index >= HEADER_WORDS);
+        let in_place = record.filter(|(index, _)| foreseen.contains(&(&raw const words[*index]))).count();
+        // Its two words of head, and those of the payload; none at the end of a lap, where it does not fit.
+        assert!(in_place == 27 || foreseen.end == words.as_ptr_range().end, "lap {lap}: {in_place} words");
+        read_all(&mut reader);
+        reader.confirm(reader.position());
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 
-use super::super::fields::{FieldFault, QueryName};
+use super::super::fields::{FieldFault, QueryName, Shape};
 use super::*;
 
 /// Writes down what is told, in order. Declared are names that begin with `a`.
@@ -55,6 +55,10 @@ impl<'a> Fields<'a> for Log {
 
     fn query_name(&mut self, _: &str) -> QueryName {
         QueryName::Ignored
+    }
+
+    fn shape(&self, _: u16) -> Shape {
+        unreachable!("no query string is scanned")
     }
 }
 

@@ -48,19 +48,25 @@ impl<'a> Fields<'a> for Table {
     }
 
     fn query_name(&mut self, name: &str) -> QueryName {
-        let shape = match name.bytes().next() {
+        match name.bytes().next() {
             Some(b'u') => return QueryName::Unit,
-            Some(b't') => Shape::Text,
-            Some(b'n') => Shape::Number,
-            Some(b'b') => Shape::Bool,
-            Some(b'l') => Shape::List,
+            Some(b't' | b'n' | b'b' | b'l') => {}
             _ => return QueryName::Ignored,
-        };
+        }
         let slot = self.names.iter().position(|known| known == name).unwrap_or_else(|| {
             self.names.push(name.into());
             self.names.len() - 1
         });
-        QueryName::Attribute(slot as u16, shape)
+        QueryName::Attribute(slot as u16)
+    }
+
+    fn shape(&self, slot: u16) -> Shape {
+        match self.names[usize::from(slot)].as_bytes()[0] {
+            b't' => Shape::Text,
+            b'n' => Shape::Number,
+            b'b' => Shape::Bool,
+            _ => Shape::List,
+        }
     }
 }
 
@@ -73,9 +79,16 @@ struct Seen {
 }
 
 fn scan(query: &str) -> Result<Seen, String> {
+    scan_after(&mut MemberOrder::new(100), &mut Vec::new(), query)
+}
+
+/// By what earlier queries have taught; `names` are those of the slots.
+fn scan_after(order: &mut MemberOrder, names: &mut Vec<String>, query: &str) -> Result<Seen, String> {
     let mut scratch = vec![0xFF; scratch_size(query.len())];
-    let mut table = Table::default();
-    let scanned = scan_query(query, &mut scratch, &mut table).map_err(|fault| fault.to_string())?;
+    let mut table = Table { names: std::mem::take(names), ..Table::default() };
+    let scanned = scan_query(query, &mut scratch, order, &mut table);
+    names.clone_from(&table.names);
+    let scanned = scanned.map_err(|fault| fault.to_string())?;
     Ok(Seen {
         context: String::from_utf8(scanned.context.to_vec()).unwrap(),
         options: QueryOptions { payloads: scanned.payloads, exposure: scanned.exposure },
@@ -287,6 +300,25 @@ proptest! {
         let context: BTreeMap<&str, serde_json::Value> =
             if seen.context.is_empty() { BTreeMap::new() } else { serde_json::from_str(&seen.context).unwrap() };
         prop_assert_eq!(context, expected);
+    }
+
+    #[test]
+    fn what_earlier_queries_taught_changes_nothing(
+        queries in proptest::collection::vec(
+            proptest::collection::vec(("[tlnb][ab\"]?|u|x|payloads", "=?", "true|[0-9]{1,20}|%41|a%|[a=,%]{0,3}"), 0..6),
+            1..8,
+        )
+    ) {
+        let (mut order, mut names) = (MemberOrder::new(100), Vec::new());
+        for pairs in queries {
+            let query: Vec<String> =
+                pairs.iter().map(|(name, equals, value)| format!("{name}{equals}{value}")).collect();
+            let query = query.join("&");
+            let plain = scan_after(&mut MemberOrder::new(100), &mut names, &query);
+            for _ in 0..2 {
+                prop_assert_eq!(&scan_after(&mut order, &mut names, &query), &plain, "{}", query);
+            }
+        }
     }
 
     #[test]

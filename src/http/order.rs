@@ -2,7 +2,7 @@
 //! written by programs, so the next member's name is mostly the one that came
 //! behind the same attribute in the request before, spelled and spaced the same:
 //! one comparison of its text then stands for the comma, the quotes, the colon
-//! and the search for the name.
+//! (in a query string for `&` and `=`) and the search for the name.
 //!
 //! A guess is as good as reading: what was read there byte for byte the same was
 //! read as this attribute, and `{` has a place of its own, so no comma is taken
@@ -29,7 +29,7 @@ const UNKNOWN: Member = Member { text: [0; TEXT_SIZE_MAX], mask: 0, slot: 0 };
 pub(super) struct Place(usize);
 
 impl Place {
-    /// Behind the object's `{`.
+    /// Behind the object's `{`, or before any attribute of a query string.
     pub(super) const FIRST: Place = Place(0);
 
     /// Where nothing is expected, and nothing is learned.
@@ -45,15 +45,27 @@ impl Place {
 /// What came behind each attribute when it was read last. Made anew with the
 /// slots' meaning, that is with each plan.
 #[derive(Debug)]
-pub struct MemberOrder(Box<[Member]>);
+pub struct MemberOrder {
+    /// Members of a body's object.
+    pub(super) body: Order,
+    /// Pairs of a query string: what is a member's text in one is none in the other.
+    pub(super) query: Order,
+}
 
 impl MemberOrder {
     /// For so many slots; nothing is expected yet.
     #[must_use]
     pub fn new(slot_count: usize) -> MemberOrder {
-        MemberOrder(vec![UNKNOWN; slot_count + 1].into_boxed_slice())
+        let order = || Order(vec![UNKNOWN; slot_count + 1].into_boxed_slice());
+        MemberOrder { body: order(), query: order() }
     }
+}
 
+/// The order in one notation.
+#[derive(Debug)]
+pub(super) struct Order(Box<[Member]>);
+
+impl Order {
     /// Whose value follows in `rest`, and the bytes before it: where the expected
     /// member follows, or the one expected behind that one, which was left out.
     #[inline(always)]
