@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -54,15 +55,25 @@ pub fn has_io_uring() -> bool {
     refusal.is_none()
 }
 
-/// The first of so many free ports in a row.
+/// The first of so many free ports in a row. Each is given out once, and lies below
+/// those that the kernel gives to whom asks for any (ip(7), ip_local_port_range),
+/// which a connection of another test could take before a daemon listens there.
 pub fn free_ports(count: u16) -> u16 {
+    const PORTS: Range<u16> = 10_000..32_000;
+    static NEXT: Mutex<Option<u16>> = Mutex::new(None);
+    let mut next = NEXT.lock().unwrap();
+    // Test programs that run side by side begin at different places.
+    let mut first = next.unwrap_or_else(|| PORTS.start + (std::process::id() * 97 % 20_000) as u16);
     loop {
-        let first = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let all: Option<Vec<_>> =
-            (0..count).map(|at| TcpListener::bind(("127.0.0.1", first.checked_add(at)?)).ok()).collect();
-        if all.is_some() {
+        if first + count > PORTS.end {
+            first = PORTS.start;
+        }
+        let behind = first + count;
+        if (first..behind).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
+            *next = Some(behind);
             return first;
         }
+        first += 1;
     }
 }
 
