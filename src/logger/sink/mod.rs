@@ -239,6 +239,7 @@ impl Handle {
         let (to_confirm, done) = crossbeam_channel::bounded(batch_count);
         let counts = Arc::new(Counts::default());
         let signs = Arc::new(Signs::default());
+        #[cfg_attr(not(feature = "kafka"), expect(unused_mut, reason = "a spool alone has marks"))]
         let mut marks = Vec::new();
         let thread = Thread { counts: Arc::clone(&counts), batches: to_write, done: to_confirm };
         let thread_signs = Arc::clone(&signs);
