@@ -7,9 +7,10 @@
 //! The books are the cursor: every exposure below it was delivered, rejected,
 //! found corrupt or evicted, so it stands at their sum. One write moves all.
 //!
-//! Both slots are written each time, the one in force as it is: what a failed
-//! sync made the kernel forget can still be read, and a later sync says nothing
-//! of it (fsync(2), "Errors"); only writing it again brings it to the disk.
+//! Both slots are written each time, the one in force as it is, and again before
+//! each sync: what a failed sync made the kernel forget can still be read, and a
+//! later sync says nothing of it (fsync(2), "Errors"); only writing it again
+//! brings it to the disk.
 
 use std::io;
 
@@ -79,8 +80,7 @@ impl<F> Cursor<F> {
             opened => opened?,
         };
         let mut slots = [0; 2 * SLOT_SIZE];
-        let size = read_full(disk, &file, &mut slots, 0)?;
-        write_all(disk, &file, &slots[..size], 0)?;
+        read_full(disk, &file, &mut slots, 0)?;
         let newest = newest(&slots);
         let generation = newest.map_or(0, |(generation, _)| generation);
         Ok((Cursor { file, generation, slots }, newest.map(|(_, books)| books)))
@@ -106,11 +106,12 @@ impl<F> Cursor<F> {
         Ok(())
     }
 
-    /// Makes what was saved outlast a loss of power.
+    /// Makes what was saved outlast a loss of power, by whichever process it was saved.
     ///
     /// # Errors
     /// If the disk fails.
     pub fn sync<D: Disk<File = F>>(&self, disk: &D) -> io::Result<()> {
+        write_all(disk, &self.file, &self.slots, 0)?;
         disk.sync(&self.file)
     }
 }

@@ -519,7 +519,7 @@ fn play(options: Options, moves: Vec<Move>, loses: bool) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_confirmed_is_lost_or_doubled_on_a_disk_that_fails_at_any_call(moves in moves()) {
@@ -565,6 +565,15 @@ fn a_segment_that_could_not_go_when_it_was_emptied_goes_at_the_bound_uncounted()
     let after = [append(&[1, 4, 2]), append(&[1, 2]), append(&[4]), append(&[1, 1, 2])];
     let moves = before.into_iter().chain(between).chain(emptied).chain(after).collect();
     play(options(3000, WhenFull::Oldest), moves, true);
+}
+
+#[test]
+fn a_cursor_whose_sync_failed_is_written_again_before_what_it_says_is_empty_goes() {
+    use Move::{Advance, Append, Next, Restart, Settle, Sync};
+    let broken = Move::Trouble(2, Trouble::Broken);
+    let moves =
+        vec![Append(vec![1]), Sync, Next, Settle(0, true), broken, Advance, Advance, Restart(true, 0)];
+    play(options(3000, WhenFull::Newest), moves, false);
 }
 
 #[test]
