@@ -29,6 +29,7 @@
 
 mod context;
 mod hole;
+mod otlp;
 mod random;
 mod request;
 mod span;

@@ -3,16 +3,9 @@
 
 use crate::exposure::record::push_field;
 
-use super::span::{bytes, text};
-
-// ExportTraceServiceRequest, ResourceSpans, ScopeSpans, Resource, InstrumentationScope.
-const RESOURCE_SPANS: u8 = bytes(1);
-const RESOURCE: u8 = bytes(1);
-const SCOPE_SPANS: u8 = bytes(2);
-const SCOPE: u8 = bytes(1);
-const RESOURCE_ATTRIBUTES: u8 = bytes(1);
-const SCOPE_NAME: u8 = bytes(1);
-const SCOPE_VERSION: u8 = bytes(2);
+use super::otlp::{
+    RESOURCE, RESOURCE_ATTRIBUTES, RESOURCE_SPANS, SCOPE, SCOPE_NAME, SCOPE_SPANS, SCOPE_VERSION, text,
+};
 
 /// The body of `POST /v1/traces` for records of rings, one behind the other.
 #[must_use]

@@ -1,67 +1,25 @@
-//! A request's spans as bytes of OTLP, written by hand as exposures are. Field
-//! numbers are those of opentelemetry-proto v1 (`trace.proto`, `common.proto`);
-//! names those of OpenTelemetry's semantic conventions for HTTP where it has them.
+//! A request's spans as a record of a ring: what there is to say of it, by the names
+//! of OpenTelemetry's semantic conventions for HTTP where it has them.
 //!
 //! ```text
 //! 0x12 | length | Span     of ScopeSpans.spans; the server span, then its children
 //! ```
-//! Every length has two bytes, also where one would do (protobuf takes it), so
-//! that it can be written behind what it counts without moving that.
 
 use crate::clock::Now;
-use crate::exposure::record::{push_field, push_varint};
+use crate::exposure::record::push_field;
 
 use super::hole::{Busy, HOLE_NS};
+use super::otlp::{
+    ATTRIBUTES, END, EVENT_ATTRIBUTES, EVENT_NAME, EVENT_TIME, EVENTS, FLAG_HAS_IS_REMOTE, FLAG_IS_REMOTE,
+    FLAGS, KIND, KIND_INTERNAL, KIND_SERVER, NAME, PARENT_SPAN_ID, SPAN_ID, SPANS, START, STATUS,
+    STATUS_ERROR, TRACE_ID, integer, message, push_parts, text,
+};
 use super::random::Random;
 use super::tracer::{Reason, STAGES, Timed};
-
-pub(super) const fn bytes(field: u8) -> u8 {
-    (field << 3) | 2
-}
-const fn fixed64(field: u8) -> u8 {
-    (field << 3) | 1
-}
-const fn number(field: u8) -> u8 {
-    field << 3
-}
-
-/// `ScopeSpans.spans`.
-const SPANS: u8 = bytes(2);
-// Span.
-const TRACE_ID: u8 = bytes(1);
-const SPAN_ID: u8 = bytes(2);
-const PARENT_SPAN_ID: u8 = bytes(4);
-const NAME: u8 = bytes(5);
-const KIND: u8 = number(6);
-const START: u8 = fixed64(7);
-const END: u8 = fixed64(8);
-const ATTRIBUTES: u8 = bytes(9);
-const EVENTS: u8 = bytes(11);
-const STATUS: u8 = bytes(15);
-/// Field 16, fixed32, whose tag takes two bytes.
-const FLAGS: [u8; 2] = [0x85, 0x01];
-const KIND_INTERNAL: u8 = 1;
-const KIND_SERVER: u8 = 2;
-/// `SpanFlags`: whether the parent is of another process is known, and that it is.
-const FLAG_HAS_IS_REMOTE: u32 = 0x100;
-const FLAG_IS_REMOTE: u32 = 0x200;
-// Event.
-const EVENT_TIME: u8 = fixed64(1);
-const EVENT_NAME: u8 = bytes(2);
-const EVENT_ATTRIBUTES: u8 = bytes(3);
-/// `Status.code = STATUS_CODE_ERROR`.
-const STATUS_ERROR: [u8; 2] = [number(3), 2];
-// KeyValue, AnyValue.
-const KEY: u8 = bytes(1);
-const VALUE: u8 = bytes(2);
-const STRING_VALUE: u8 = bytes(1);
-const INT_VALUE: u8 = number(3);
 
 /// Bytes of a request's spans, at most: names are bounded (`limits`), all else is
 /// of a fixed number and size.
 pub const SIZE_MAX: usize = 8 * 1024;
-/// What two bytes of length say.
-const MESSAGE_SIZE_MAX: usize = 1 << 14;
 
 /// What all spans of a worker and plan have in common.
 #[derive(Debug)]
@@ -227,37 +185,6 @@ fn holes(out: &mut Vec<u8>, request: &Timed, origin: &Origin) {
             integer(out, EVENT_ATTRIBUTES, "splitd.hole.faults.major", usage.major_faults);
         });
     }
-}
-
-pub(super) fn text(out: &mut Vec<u8>, tag: u8, key: &str, value: &str) {
-    message(out, tag, |out| {
-        push_field(out, KEY, key.as_bytes());
-        message(out, VALUE, |out| push_field(out, STRING_VALUE, value.as_bytes()));
-    });
-}
-
-fn integer(out: &mut Vec<u8>, tag: u8, key: &str, value: u64) {
-    message(out, tag, |out| {
-        push_field(out, KEY, key.as_bytes());
-        message(out, VALUE, |out| {
-            out.push(INT_VALUE);
-            push_varint(out, value);
-        });
-    });
-}
-
-fn push_parts(out: &mut Vec<u8>, tag: u8, parts: &[&str]) {
-    message(out, tag, |out| parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes())));
-}
-
-fn message(out: &mut Vec<u8>, tag: u8, write: impl FnOnce(&mut Vec<u8>)) {
-    out.extend_from_slice(&[tag, 0, 0]);
-    let begin = out.len();
-    write(out);
-    let size = out.len() - begin;
-    assert!(size < MESSAGE_SIZE_MAX, "names and numbers are bounded");
-    out[begin - 2] = size as u8 | 0x80;
-    out[begin - 1] = (size >> 7) as u8;
 }
 
 /// How many spans lie in a record of a ring; none if it is none of ours. It comes
