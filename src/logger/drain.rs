@@ -332,18 +332,8 @@ impl<'m> Drain<'m> {
         if !self.sources.has_own() {
             return;
         }
-        let mut sum = Account { settled: true, ..Account::default() };
-        for source in self.sources.rings.values().filter(|source| source.own) {
-            let Ok(account) = Account::read(source.reader.words()) else { continue };
-            sum.settled &= account.settled;
-            sum.attempted += account.attempted;
-            sum.refused_full += account.refused_full;
-            sum.refused_oversize += account.refused_oversize;
-            sum.torn += account.torn;
-            sum.in_ring += account.in_ring;
-            sum.in_ring_size += account.in_ring_size;
-            sum.epoch += account.epoch;
-        }
+        let own = self.sources.rings.values().filter(|source| source.own);
+        let sum: Account = own.filter_map(|source| Account::read(source.reader.words()).ok()).sum();
         self.metrics.set(Family::ExposuresAttempted, sum.attempted);
         let lost = [sum.refused_full, sum.refused_oversize, sum.torn];
         let shown = if sum.settled { lost.len() } else { lost.len() - 1 };

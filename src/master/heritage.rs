@@ -12,10 +12,10 @@
 //!
 //! - [`directory`]: the lock and the metrics; [`places`]: the slots.
 //! - [`estate`]: what each child is given; [`traces`]: what of it is for tracing;
-//!   [`books`]: the end.
+//!   [`end`]: what is cleared up.
 
-mod books;
 mod directory;
+mod end;
 mod estate;
 mod places;
 mod traces;
@@ -38,7 +38,6 @@ use crate::sys::inherit;
 use crate::sys::region::Region;
 use crate::sys::socket::Takeover;
 use crate::worker::{Keeper, Speaks};
-pub use books::Books;
 use directory::{make_metrics, take_lock};
 pub use estate::WorkerEstate;
 use places::agent_pool;

@@ -346,7 +346,7 @@ impl Master {
                         books.consumed,
                         books.corrupt,
                         books.lost,
-                        books.waiting
+                        books.in_ring
                     );
                 }
                 let uptime_s = (clock::now().mono_ns - self.started_ns) / 1_000_000_000;

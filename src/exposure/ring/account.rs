@@ -1,4 +1,6 @@
-//! A ring's books, read from its words by anyone at any time.
+//! A ring's books, read from its words by anyone at any time, and summed over rings.
+
+use std::iter::Sum;
 
 use super::super::atomic::Ordering::Acquire;
 use super::super::atomic::{AtomicU64, fence};
@@ -102,6 +104,32 @@ impl Account {
             writer_heartbeat: get(words, AT_WRITER_HEARTBEAT),
             reader_heartbeat: get(words, AT_READER_HEARTBEAT),
             settled,
+        })
+    }
+}
+
+/// The books of several rings as one: all add up, and they are settled if each is.
+/// A heartbeat of the sum moves when one of theirs does.
+impl Sum for Account {
+    fn sum<I: Iterator<Item = Account>>(accounts: I) -> Account {
+        let none = Account { settled: true, ..Account::default() };
+        // Words of another process: they may say anything, and add up to more than there is.
+        accounts.fold(none, |sum, one| Account {
+            attempted: sum.attempted.wrapping_add(one.attempted),
+            committed: sum.committed.wrapping_add(one.committed),
+            lost: sum.lost.wrapping_add(one.lost),
+            torn: sum.torn.wrapping_add(one.torn),
+            refused_full: sum.refused_full.wrapping_add(one.refused_full),
+            refused_oversize: sum.refused_oversize.wrapping_add(one.refused_oversize),
+            consumed: sum.consumed.wrapping_add(one.consumed),
+            corrupt: sum.corrupt.wrapping_add(one.corrupt),
+            in_ring: sum.in_ring.wrapping_add(one.in_ring),
+            in_ring_size: sum.in_ring_size.wrapping_add(one.in_ring_size),
+            capacity: sum.capacity.wrapping_add(one.capacity),
+            epoch: sum.epoch.wrapping_add(one.epoch),
+            writer_heartbeat: sum.writer_heartbeat.wrapping_add(one.writer_heartbeat),
+            reader_heartbeat: sum.reader_heartbeat.wrapping_add(one.reader_heartbeat),
+            settled: sum.settled && one.settled,
         })
     }
 }

@@ -76,7 +76,7 @@ fn rings_are_for_slots_that_record_and_go_when_they_are_empty() {
     writer.commit(b"\x03abc").unwrap();
     drop(region);
     let books = heritage.clear();
-    assert_eq!((books.attempted, books.committed, books.waiting), (1, 1, 1));
+    assert_eq!((books.attempted, books.committed, books.in_ring), (1, 1, 1));
     assert!(path.exists(), "what is in it is the next instance's to drain");
     assert_eq!(fs::read_dir(heritage.ring_directory()).unwrap().count(), 1);
 }
