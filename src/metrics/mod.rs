@@ -9,13 +9,14 @@
 //! the block that its predecessor is not draining on, and sums never go back.
 //! One writer a block makes every update a plain load and store; nothing locks.
 //!
-//! To add a metric: one row in [`FAMILIES`] and its name in [`Family`].
+//! To add a metric: one row in [`FAMILIES`].
 
 pub mod audit;
 mod block;
 pub mod board;
 mod families;
 pub mod histogram;
+mod labels;
 pub mod names;
 pub mod pace;
 pub mod render;
@@ -24,4 +25,5 @@ mod table;
 
 pub use block::{Block, Life, State};
 pub use families::*;
+pub use labels::*;
 pub use table::{LOGGER_BLOCK, MASTER_BLOCK, Table, TableFault, block_count, region_size, worker_block};
