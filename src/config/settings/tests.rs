@@ -1,3 +1,4 @@
+use super::sources::{dotted_names, variable_name};
 use super::*;
 use crate::limits;
 
@@ -244,7 +245,7 @@ fn a_new_pool_must_say_where_it_listens_and_what_it_answers() {
 
 #[test]
 fn sizes_and_durations_carry_their_units() {
-    let parsed = |size: &str| Value::One(size.to_owned()).size(0..=u64::MAX);
+    let parsed = |size: &str| Value::One(size.to_owned()).size::<u64>(0..=u64::MAX);
     assert_eq!(parsed("65536"), Ok(65_536));
     assert_eq!(parsed("64KiB"), Ok(65_536));
     assert_eq!(parsed("16 MiB"), Ok(16 << 20));
@@ -262,7 +263,7 @@ fn sizes_and_durations_carry_their_units() {
     }
     let small = Value::One("1ms".to_owned()).duration(Duration::from_millis(100)..=Duration::from_secs(1));
     assert_eq!(small.unwrap_err(), "`1ms` is out of range; 100ms to 1s would be right");
-    let small = Value::One("1".to_owned()).size(1024..=1 << 30);
+    let small = Value::One("1".to_owned()).size::<u64>(1024..=1 << 30);
     assert_eq!(small.unwrap_err(), "`1` is out of range; 1KiB to 1GiB would be right");
 }
 

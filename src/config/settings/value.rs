@@ -4,6 +4,7 @@
 //! refusal says what was found and what would be right.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -49,6 +50,19 @@ impl Value {
         }
     }
 
+    pub(super) fn owned_text(&self) -> Result<String, String> {
+        self.text().map(str::to_owned)
+    }
+
+    /// What `take` makes of it, or nothing where it is this word.
+    pub(super) fn unless<T>(
+        &self,
+        word: &str,
+        take: impl FnOnce(&Value) -> Result<T, String>,
+    ) -> Result<Option<T>, String> {
+        if self.text()? == word { Ok(None) } else { take(self).map(Some) }
+    }
+
     /// A path; the empty text is none.
     pub(super) fn path(&self) -> Result<Option<PathBuf>, String> {
         let text = self.text()?;
@@ -63,34 +77,42 @@ impl Value {
         }
     }
 
-    pub(super) fn number(&self, range: std::ops::RangeInclusive<i64>) -> Result<i64, String> {
+    pub(super) fn number<T: TryFrom<i64>>(&self, range: RangeInclusive<i64>) -> Result<T, String> {
         let text = self.text()?;
         text.parse()
             .ok()
             .filter(|number| range.contains(number))
+            .and_then(|number| T::try_from(number).ok())
             .ok_or_else(|| format!("`{text}` is no whole number from {} to {}", range.start(), range.end()))
     }
 
     /// A size in bytes within `range`: `65536`, `64KiB`, `16MiB`, `8GiB`.
-    pub(super) fn size(&self, range: std::ops::RangeInclusive<u64>) -> Result<u64, String> {
+    pub(super) fn size<T: TryFrom<u64>>(&self, range: RangeInclusive<u64>) -> Result<T, String> {
         const UNITS: &[(&str, u64)] =
             &[("", 1), ("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40)];
         let text = self.text()?;
         let size = with_unit(text, UNITS).ok_or_else(|| {
             format!("`{text}` is no size; one is written like `65536`, `64KiB`, `16MiB` or `8GiB`")
         })?;
-        if range.contains(&size) {
-            return Ok(size);
+        T::try_from(size).ok().filter(|_| range.contains(&size)).ok_or_else(|| {
+            let (least, most) = (show_size(*range.start()), show_size(*range.end()));
+            format!("`{text}` is out of range; {least} to {most} would be right")
+        })
+    }
+
+    /// A size that is a power of two.
+    pub(super) fn power_of_two<T: TryFrom<u64>>(&self, range: RangeInclusive<u64>) -> Result<T, String> {
+        let size: u64 = self.size(range.clone())?;
+        if size.is_power_of_two() {
+            return self.size(range);
         }
-        Err(format!(
-            "`{text}` is out of range; {} to {} would be right",
-            show_size(*range.start()),
-            show_size(*range.end())
-        ))
+        let below = 1 << size.max(1).ilog2();
+        let (below, above) = (show_size(below), show_size(2 * below));
+        Err(format!("`{}` is no power of two; `{below}` or `{above}` would be right", self.text()?))
     }
 
     /// A duration within `range`, always with its unit: `200ms`, `75s`, `5m`, `1h`, `7d`.
-    pub(super) fn duration(&self, range: std::ops::RangeInclusive<Duration>) -> Result<Duration, String> {
+    pub(super) fn duration(&self, range: RangeInclusive<Duration>) -> Result<Duration, String> {
         const UNITS: &[(&str, u64)] =
             &[("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
         let text = self.text()?;
