@@ -39,8 +39,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
 /// A crate's name in code, and the only places that may name it.
 const ROOMS_OF_CRATES: &[(&str, &[&str])] = &[
     ("mio", &["worker/epoll.rs"]),
-    ("io_uring", &["worker/uring.rs", "sys/uring.rs"]),
-    ("rdkafka", &["logger/sink/kafka.rs"]),
+    ("io_uring", &["worker/uring.rs", "sys/uring"]),
+    ("rdkafka", &["logger/sink/kafka"]),
     ("libc", &["sys/"]),
     ("httparse", &["http/"]),
     ("core_affinity", &["worker/"]),

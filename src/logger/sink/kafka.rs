@@ -16,24 +16,23 @@
 //!   that is connected and gets nothing through for [`STUCK_TIME`], is destroyed
 //!   and made anew; what it had comes back as failed.
 
+mod ear;
+mod options;
+
 use std::collections::{BTreeMap, VecDeque};
-use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use rdkafka::client::ClientContext;
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::Message as _;
-use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext, PurgeConfig};
-use rdkafka::statistics::Statistics;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, PurgeConfig};
 
 use super::{Counts, Courier, Outcome};
 use crate::clock::{self, Now};
 use crate::exposure::record::{Framed, unframe};
 use crate::logger::layout::{self, Layout};
+use ear::{Context, Ear, Report, is_too_large};
+pub use options::{Options, PROPERTIES, Sasl, Tls};
 
 /// Connected, with something under way, and nothing delivered: made anew.
 const STUCK_TIME: Duration = Duration::from_secs(30);
@@ -41,163 +40,12 @@ const STUCK_TIME: Duration = Duration::from_secs(30);
 const MAKE_INTERVAL: Duration = Duration::from_secs(2);
 /// How long a producer to be destroyed may take to give back what it has.
 const PURGE_TIME_MAX: Duration = Duration::from_millis(500);
-/// The same complaint of the client is repeated this often.
-const LOG_INTERVAL: Duration = Duration::from_secs(10);
-
-/// Properties of librdkafka, which the operator may override by `sink.properties`.
-pub const PROPERTIES: &[(&str, &str)] = &[
-    ("client.id", "splitd"),
-    ("enable.idempotence", "true"),
-    ("acks", "all"),
-    ("compression.type", "lz4"),
-    ("linger.ms", "5"),
-    ("queue.buffering.max.kbytes", "65536"),
-    ("queue.buffering.max.messages", "200000"),
-    ("message.timeout.ms", "60000"),
-    ("socket.timeout.ms", "10000"),
-    ("socket.keepalive.enable", "true"),
-    ("reconnect.backoff.ms", "100"),
-    ("reconnect.backoff.max.ms", "2000"),
-    ("retry.backoff.max.ms", "1000"),
-    ("log.connection.close", "false"),
-];
-
-/// Where and how.
-#[derive(Debug, Clone, Default)]
-pub struct Options {
-    /// `host:port`, with commas.
-    pub brokers: String,
-    /// Where messages go.
-    pub topic: String,
-    /// Many events a message, without a key; or one, keyed by its unit.
-    pub batch: bool,
-    /// A message of many events has at most these bytes.
-    pub message_size: usize,
-    /// Which events.
-    pub layout: Layout,
-    /// Encryption.
-    pub tls: Option<Tls>,
-    /// Who we are.
-    pub sasl: Option<Sasl>,
-    /// Properties of librdkafka, over ours.
-    pub properties: Vec<(String, String)>,
-}
-
-/// TLS; what is unset is the client's default (the system's authorities).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Tls {
-    /// Authorities, PEM.
-    pub ca: Option<PathBuf>,
-    /// Our certificate, PEM.
-    pub certificate: Option<PathBuf>,
-    /// Its key, PEM.
-    pub key: Option<PathBuf>,
-}
-
-/// SASL.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Sasl {
-    /// `PLAIN`, `SCRAM-SHA-256`, `SCRAM-SHA-512`.
-    pub mechanism: String,
-    /// The user.
-    pub username: String,
-    /// The file with the password, and nothing else but white space around it.
-    pub password_file: PathBuf,
-}
-
 /// One message, until the producer has it.
 struct Message {
     token: u64,
     key: Vec<u8>,
     payload: Vec<u8>,
     alone: bool,
-}
-
-/// A message's report.
-struct Report {
-    token: usize,
-    result: Result<(), RDKafkaErrorCode>,
-    /// What came back, where it may be sent otherwise.
-    returned: Option<(Vec<u8>, Vec<u8>)>,
-    alone: bool,
-}
-
-/// What the client's threads tell us.
-#[derive(Default)]
-struct Ear {
-    reports: Mutex<Vec<Report>>,
-    is_connected: AtomicBool,
-    complaints: Mutex<BTreeMap<String, (Now, u64)>>,
-}
-
-impl Ear {
-    /// One line for the same kind of complaint in a while.
-    fn complain(&self, kind: &str, level: log::Level, text: &str) {
-        let now = clock::now();
-        let mut complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
-        match complaints.get_mut(kind) {
-            Some((at, held_back)) if now.since(*at) < LOG_INTERVAL => *held_back += 1,
-            known => {
-                let held_back = known.map_or(0, |(_, held_back)| *held_back);
-                complaints.insert(kind.to_owned(), (now, 0));
-                log::log!(level, "event=kafka_client kind={kind} held_back={held_back} text={text:?}");
-            }
-        }
-    }
-}
-
-/// A producer's side of it.
-struct Context {
-    ear: Arc<Ear>,
-    counts: Arc<Counts>,
-    alone: bool,
-}
-
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, fac: &str, text: &str) {
-        let level = match level {
-            RDKafkaLogLevel::Emerg
-            | RDKafkaLogLevel::Alert
-            | RDKafkaLogLevel::Critical
-            | RDKafkaLogLevel::Error => log::Level::Warn,
-            RDKafkaLogLevel::Warning | RDKafkaLogLevel::Notice => log::Level::Info,
-            RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => log::Level::Debug,
-        };
-        self.ear.complain(fac, level, text);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.counts.errors.fetch_add(1, Relaxed);
-        let code = error.rdkafka_error_code().map_or_else(|| "none".to_owned(), |code| format!("{code:?}"));
-        self.ear.complain(&code, log::Level::Warn, reason);
-    }
-
-    fn stats(&self, statistics: Statistics) {
-        let up = statistics.brokers.values().filter(|broker| broker.nodeid >= 0 && broker.state == "UP");
-        self.ear.is_connected.store(up.count() > 0, Relaxed);
-    }
-}
-
-impl ProducerContext for Context {
-    type DeliveryOpaque = usize;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, token: usize) {
-        let (result, returned) = match result {
-            Ok(_) => (Ok(()), None),
-            Err((error, message)) => {
-                let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
-                let bytes = |bytes: Option<&[u8]>| bytes.unwrap_or_default().to_vec();
-                let returned = is_too_large(code).then(|| (bytes(message.key()), bytes(message.payload())));
-                (Err(code), returned)
-            }
-        };
-        let report = Report { token, result, returned, alone: self.alone };
-        self.ear.reports.lock().unwrap_or_else(PoisonError::into_inner).push(report);
-    }
-}
-
-fn is_too_large(code: RDKafkaErrorCode) -> bool {
-    matches!(code, RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize)
 }
 
 /// Whether a message with this report may be in the topic all the same.
@@ -267,56 +115,12 @@ impl Kafka {
         }
     }
 
-    fn config(&self, alone: bool) -> Result<ClientConfig, String> {
-        let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", &self.options.brokers);
-        for (name, value) in PROPERTIES {
-            config.set(*name, *value);
-        }
-        config.set("statistics.interval.ms", "1000");
-        let path = |path: &PathBuf| path.to_string_lossy().into_owned();
-        if let Some(tls) = &self.options.tls {
-            let files = [
-                ("ssl.ca.location", &tls.ca),
-                ("ssl.certificate.location", &tls.certificate),
-                ("ssl.key.location", &tls.key),
-            ];
-            for (name, file) in files {
-                if let Some(file) = file {
-                    config.set(name, path(file));
-                }
-            }
-        }
-        if let Some(sasl) = &self.options.sasl {
-            let password = std::fs::read_to_string(&sasl.password_file)
-                .map_err(|fault| format!("{}: {fault}", sasl.password_file.display()))?;
-            config.set("sasl.mechanism", &sasl.mechanism);
-            config.set("sasl.username", &sasl.username);
-            config.set("sasl.password", password.trim());
-        }
-        let protocol = match (self.options.tls.is_some(), self.options.sasl.is_some()) {
-            (false, false) => "plaintext",
-            (true, false) => "ssl",
-            (false, true) => "sasl_plaintext",
-            (true, true) => "sasl_ssl",
-        };
-        config.set("security.protocol", protocol);
-        for (name, value) in &self.options.properties {
-            config.set(name, value);
-        }
-        if alone {
-            config.set("batch.num.messages", "1");
-        }
-        config.set_log_level(RDKafkaLogLevel::Warning);
-        Ok(config)
-    }
-
     fn make(&mut self, alone: bool, now: Now) -> Option<BaseProducer<Context>> {
         if self.make_after.is_some_and(|after| now.mono_ns < after.mono_ns) {
             return None;
         }
         let context = Context { ear: Arc::clone(&self.ear), counts: Arc::clone(&self.counts), alone };
-        let made = self.config(alone).and_then(|config| {
+        let made = self.options.config(alone).and_then(|config| {
             config.create_with_context(context).map_err(|fault: KafkaError| fault.to_string())
         });
         match made {
@@ -577,86 +381,4 @@ impl Courier for Kafka {
 }
 
 #[cfg(test)]
-mod tests {
-    use rdkafka::mocking::MockCluster;
-
-    use super::*;
-
-    /// Polls, while time stands still for the sink, until it is so.
-    fn poll_until(
-        kafka: &mut Kafka,
-        now: Now,
-        is_so: impl Fn(&Kafka, &[(u64, Outcome)]) -> bool,
-    ) -> Vec<(u64, Outcome)> {
-        let (begin, mut outcomes) = (clock::now(), Vec::new());
-        while !is_so(kafka, &outcomes) {
-            assert!(clock::now().since(begin) < Duration::from_secs(60), "{kafka:?} {outcomes:?}");
-            kafka.poll(now, &mut outcomes);
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        outcomes
-    }
-
-    #[test]
-    fn connected_and_silent_for_thirty_seconds_it_is_made_anew_and_away_it_is_waited_for() {
-        let cluster = MockCluster::new(1).unwrap();
-        cluster.create_topic("exposures", 1, 1).unwrap();
-        let start = clock::now();
-        let options = Options {
-            brokers: cluster.bootstrap_servers(),
-            topic: "exposures".to_owned(),
-            batch: true,
-            message_size: 65_536,
-            ..Options::default()
-        };
-        let is_connected = |kafka: &Kafka| kafka.ear.is_connected.load(Relaxed);
-        let mut kafka = Kafka::new(options, Arc::default(), start);
-        poll_until(&mut kafka, start, |kafka, _| is_connected(kafka));
-        // It takes, and says nothing.
-        cluster.broker_round_trip_time(1, Duration::from_secs(3600)).unwrap();
-        assert!(kafka.send(1, &events(&[100]), 1, start));
-        let mut outcomes = Vec::new();
-        kafka.poll(start.plus(STUCK_TIME - Duration::from_millis(1)), &mut outcomes);
-        assert!(outcomes.is_empty() && kafka.producer.is_some(), "{outcomes:?}");
-        let stuck = start.plus(STUCK_TIME);
-        kafka.poll(stuck, &mut outcomes);
-        assert!(matches!(outcomes[..], [(1, Outcome::Failed { .. })]), "{outcomes:?}");
-        assert!(kafka.producer.is_none() && kafka.pending.is_empty());
-        // The new one delivers.
-        cluster.broker_round_trip_time(1, Duration::ZERO).unwrap();
-        poll_until(&mut kafka, stuck, |kafka, _| kafka.has_room() && is_connected(kafka));
-        assert!(kafka.send(2, &events(&[100]), 1, stuck));
-        let outcomes = poll_until(&mut kafka, stuck, |_, outcomes| !outcomes.is_empty());
-        assert_eq!(outcomes, [(2, Outcome::Delivered { rejected: 0 })]);
-        // One that is not there is waited for: another producer would get no further.
-        cluster.broker_down(1).unwrap();
-        poll_until(&mut kafka, stuck, |kafka, _| !is_connected(kafka));
-        assert!(kafka.send(3, &events(&[100]), 1, stuck));
-        let mut outcomes = Vec::new();
-        kafka.poll(stuck.plus(2 * STUCK_TIME), &mut outcomes);
-        assert!(outcomes.is_empty() && kafka.producer.is_some(), "{outcomes:?}");
-    }
-
-    fn events(sizes: &[usize]) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        for size in sizes {
-            let mut message = vec![0x0a, 16];
-            message.resize(*size, 0);
-            prost::encoding::encode_varint(*size as u64, &mut bytes);
-            bytes.extend(message);
-        }
-        bytes
-    }
-
-    #[test]
-    fn halves_are_cut_between_events_and_one_event_is_not_cut() {
-        for sizes in [&[100, 100][..], &[100, 5000], &[5000, 100], &[50, 60, 70, 80, 90]] {
-            let bytes = events(sizes);
-            let (first, second) = halve(&bytes).unwrap();
-            assert_eq!([first, second].concat(), bytes);
-            assert!(matches!(unframe(second), Framed::Whole { .. }), "{sizes:?}");
-        }
-        assert_eq!(halve(&events(&[100])), None);
-        assert_eq!(halve(&[]), None);
-    }
-}
+mod tests;
