@@ -19,8 +19,12 @@
 //!   nothing, of the rings).
 //! - What neither takes stays in its batch, and so in the rings.
 //!
+//! Live traffic is here, what goes through the spool in [`spooling`].
+//!
 //! It sees no clock and no thread: time is an argument, and sink and disk are
 //! traits, so that a test can play any bad day.
+
+mod spooling;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -29,10 +33,9 @@ use std::time::Duration;
 use super::batch::Batch;
 use super::sink::{Courier, Done, Outcome};
 use super::spool::disk::Disk;
-use super::spool::{Fate, Place, Refusal, Spool};
+use super::spool::{Fate, Place, Spool};
 use crate::clock::Now;
 use crate::exposure::record::{Framed, unframe};
-use crate::limits::REPLAY_SIZE_MAX;
 
 /// Without a delivery for so long, with something waiting, the sink is away.
 pub const STALL_TIME: Duration = Duration::from_secs(2);
@@ -41,14 +44,8 @@ const STALL_TIME_STOPPING: Duration = Duration::from_millis(400);
 /// After a failed delivery, before the next is tried; doubles up to the last.
 const RETRY_FIRST: Duration = Duration::from_millis(20);
 const RETRY_LAST: Duration = Duration::from_secs(2);
-/// Between two tries of a spool that refuses.
-const SPOOL_RETRY: Duration = Duration::from_millis(500);
-/// Between two tries to read a spool that can't be read.
-const READ_RETRY: Duration = Duration::from_secs(1);
 /// What goes on failing is reported this often.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
-/// How often the spool's age bound is looked at.
-const AGE_INTERVAL: Duration = Duration::from_secs(5);
 /// Between two looks for what was delivered.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 const IDLE_INTERVAL: Duration = Duration::from_millis(100);
@@ -258,7 +255,20 @@ impl<C: Courier, D: Disk> Delivery<C, D> {
         }
     }
 
-    // ── The sink ───────────────────────────────────────────────────────────
+    /// The end: what is not safe goes to the spool, or stays in the rings.
+    pub fn finish(&mut self, now: Now, confirm: impl FnMut(Done)) {
+        self.stalled = self.stalled.or(Some(now));
+        self.spool_after = None;
+        self.spool_batches(now);
+        if let Some(spool) = &mut self.spool {
+            let synced = spool.sync();
+            if let Err(fault) = synced {
+                log::error!("event=spool_refused waiting_in=rings error=\"{fault}\"");
+            }
+        }
+        self.take_spooled();
+        self.turn(now, confirm);
+    }
 
     fn hear(&mut self, now: Now) {
         let mut outcomes = std::mem::take(&mut self.outcomes);
@@ -377,200 +387,6 @@ impl<C: Courier, D: Disk> Delivery<C, D> {
                 }
             }
         }
-    }
-
-    // ── The spool ──────────────────────────────────────────────────────────
-
-    /// Writes the batches that are not safe.
-    fn spool_batches(&mut self, now: Now) {
-        if self.spool_after.is_some_and(|after| now.mono_ns < after.mono_ns) {
-            return;
-        }
-        let Some(spool) = &mut self.spool else {
-            return;
-        };
-        let mut fault = None;
-        for held in &mut self.held {
-            let is_open = |chunk: &Chunk| !matches!(chunk.state, State::Settled { .. });
-            if held.is_safe || held.written.is_some() || !held.chunks.iter().any(is_open) {
-                continue;
-            }
-            let open: Vec<usize> =
-                (0..held.chunks.len()).filter(|index| is_open(&held.chunks[*index])).collect();
-            let bytes = |index: &usize| {
-                let chunk = &held.chunks[*index];
-                (&held.batch.bytes[chunk.bytes.clone()], chunk.count)
-            };
-            let marks: Vec<_> = held.batch.reached.iter().map(|(_, mark)| *mark).collect();
-            match spool.append(open.iter().map(bytes), &marks, now) {
-                Ok(places) => {
-                    let end = places.last().map_or(0, |place| place.number + u64::from(place.count));
-                    held.written = Some(Written { places: open.into_iter().zip(places).collect(), end });
-                }
-                Err(refusal) => {
-                    fault = Some(refusal);
-                    break;
-                }
-            }
-            if spool.is_sync_due(now) {
-                break;
-            }
-        }
-        if let Some(refusal) = fault {
-            self.note_spool_refusal(&refusal, now);
-        }
-        // A segment that became full was synced.
-        self.take_spooled();
-    }
-
-    fn sync_spool(&mut self, now: Now) {
-        let Some(spool) = &mut self.spool else {
-            return;
-        };
-        if !spool.is_sync_due(now) {
-            return;
-        }
-        if let Err(fault) = spool.sync() {
-            self.note_spool_refusal(&Refusal::Disk(fault), now);
-        }
-        self.take_spooled();
-    }
-
-    fn note_spool_refusal(&mut self, refusal: &Refusal, now: Now) {
-        self.tally.errors += u64::from(matches!(refusal, Refusal::Disk(_)));
-        self.spool_after = Some(now.plus(SPOOL_RETRY));
-        self.report(now, "spool_refused", || format!("waiting_in=rings error=\"{refusal}\""));
-    }
-
-    /// Batches that were written are safe now, or are no longer there.
-    fn take_spooled(&mut self) {
-        let Some(spool) = &mut self.spool else {
-            return;
-        };
-        let is_clean = spool.is_clean();
-        for held in &mut self.held {
-            let Some(written) = held.written.take() else {
-                continue;
-            };
-            if written.end > spool.taken() {
-                if !is_clean {
-                    held.written = Some(written);
-                }
-                continue;
-            }
-            held.is_safe = true;
-            for (index, place) in written.places {
-                held.spooled += u64::from(place.count);
-                let chunk = &mut held.chunks[index];
-                match chunk.state {
-                    State::Waiting => {}
-                    State::UnderWay(token) => {
-                        spool.hand_out(place);
-                        if let Some((aim, _)) = self.under_way.get_mut(&token) {
-                            *aim = Aim::Spooled { number: place.number, size: chunk.bytes.len() };
-                            self.replay_size += chunk.bytes.len();
-                        }
-                    }
-                    State::Settled { rejected } => {
-                        spool.hand_out(place);
-                        spool.settle(place.number, Fate::Settled { rejected });
-                        // Counted where the spool's books are.
-                        chunk.state = State::Settled { rejected: 0 };
-                    }
-                }
-            }
-        }
-    }
-
-    /// Sends what the spool has, behind live traffic and no faster than allowed.
-    fn replay(&mut self, now: Now) {
-        let since = self.allowed_at.map_or(Duration::ZERO, |at| now.since(at));
-        self.allowed_at = Some(now);
-        let rate = self.options.replay_rate as f64;
-        self.allowance = (self.allowance + rate * since.as_secs_f64()).min(rate / 4.0);
-        // At the end the spool keeps what it has: what is sent now may not be
-        // confirmed in time, and would come twice.
-        if self.stopping {
-            return;
-        }
-        let is_due = |after: Option<Now>| after.is_none_or(|after| now.mono_ns >= after.mono_ns);
-        if !is_due(self.send_after) || !is_due(self.replay_after) {
-            return;
-        }
-        let is_live_sent = self
-            .held
-            .iter()
-            .all(|held| held.is_safe || held.chunks.iter().all(|chunk| chunk.state != State::Waiting));
-        if self.stalled.is_none() && !is_live_sent {
-            return;
-        }
-        loop {
-            let is_held_back = match self.stalled {
-                Some(_) => !self.under_way.is_empty(),
-                None => self.allowance < 0.0 || self.replay_size >= REPLAY_SIZE_MAX,
-            };
-            let Some(spool) = &mut self.spool else {
-                return;
-            };
-            if is_held_back || !self.courier.has_room() {
-                return;
-            }
-            match spool.next(&mut self.buffer) {
-                Ok(None) => return,
-                Ok(Some(place)) => {
-                    let token = self.next_token;
-                    if !self.courier.send(token, &self.buffer, place.count, now) {
-                        spool.settle(place.number, Fate::Again);
-                        return;
-                    }
-                    if self.is_idle() {
-                        self.progress = now;
-                    }
-                    self.next_token += 1;
-                    let size = self.buffer.len();
-                    self.replay_size += size;
-                    self.allowance -= size as f64;
-                    self.under_way.insert(token, (Aim::Spooled { number: place.number, size }, place.count));
-                }
-                Err(fault) => {
-                    self.tally.errors += 1;
-                    self.replay_after = Some(now.plus(READ_RETRY));
-                    self.report(now, "spool_unreadable", || format!("error=\"{fault}\""));
-                    return;
-                }
-            }
-        }
-    }
-
-    fn tend_spool(&mut self, now: Now) {
-        let Some(spool) = &mut self.spool else {
-            return;
-        };
-        let mut tended = spool.advance();
-        if self.age_checked.is_none_or(|at| now.since(at) >= AGE_INTERVAL) {
-            self.age_checked = Some(now);
-            tended = tended.and_then(|()| spool.check_age(now));
-            self.take_spooled();
-        }
-        if let Err(fault) = tended {
-            self.tally.errors += 1;
-            self.report(now, "spool_not_tended", || format!("error=\"{fault}\""));
-        }
-    }
-
-    /// The end: what is not safe goes to the spool, or stays in the rings.
-    pub fn finish(&mut self, now: Now, confirm: impl FnMut(Done)) {
-        self.stalled = self.stalled.or(Some(now));
-        self.spool_after = None;
-        self.spool_batches(now);
-        if let Some(spool) = &mut self.spool {
-            let synced = spool.sync();
-            if let Err(fault) = synced {
-                log::error!("event=spool_refused waiting_in=rings error=\"{fault}\"");
-            }
-        }
-        self.take_spooled();
-        self.turn(now, confirm);
     }
 
     fn report(&mut self, now: Now, event: &'static str, what: impl FnOnce() -> String) {
