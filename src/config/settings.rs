@@ -31,7 +31,7 @@ pub use agent_check::AgentCheckSettings;
 pub use logger::{Layout, LoggerSettings, SpoolFull};
 pub use machine::{Directories, Surroundings};
 pub use pool::{Io, Pool, Ports, Route};
-use row::{HOUR, Row, fixed, last, live, ms, row};
+use row::{HOUR, Row, fixed, last, live, ms, row, take_defaults};
 pub use sink::{Sasl, SinkKind, SinkSettings};
 pub use tracing::TracingSettings;
 use value::Value;
@@ -119,7 +119,7 @@ const SECTIONS: &[(&str, &[Row<Settings>])] = &[
 fn defaults() -> Settings {
     let mut settings = Settings { pools: pool::default_pools(), ..Settings::default() };
     let rows = SECTIONS.iter().flat_map(|(_, rows)| *rows);
-    sources::take_defaults(&mut settings, TOP.iter().chain(rows));
+    take_defaults(&mut settings, TOP.iter().chain(rows));
     settings
 }
 

@@ -5,8 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Fault;
-use super::row::{DAY, GIB, HOUR, MINUTE, Row, fixed, last, live, ms, row};
-use super::sources::{take, take_defaults};
+use super::row::{DAY, GIB, HOUR, MINUTE, Row, fixed, last, live, ms, row, take, take_defaults};
 use super::value::{Cpus, Listen, Value};
 use crate::limits;
 

@@ -64,6 +64,40 @@ pub(super) const fn last(path: &str) -> &str {
     path.split_at(at).1
 }
 
+/// Takes what the rows say where nobody says anything else.
+pub(super) fn take_defaults<'a, T: 'a>(to: &mut T, rows: impl IntoIterator<Item = &'a Row<T>>) {
+    for row in rows {
+        let taken = (row.take)(to, &Value::One(row.default.to_owned()));
+        assert_eq!(taken, Ok(()), "the default of `{}` is a value of its own", row.name);
+    }
+}
+
+/// Takes a value by the row of this name.
+pub(super) fn take<T>(to: &mut T, rows: &[Row<T>], name: &str, value: &Value) -> Result<(), String> {
+    match rows.iter().find(|row| row.name == name) {
+        Some(row) => (row.take)(to, value),
+        None => Err(unknown("setting", name, rows.iter().map(|row| row.name))),
+    }
+}
+
+/// `no setting `nise`; the nearest is `nice``.
+pub(super) fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let mut nearest: Vec<(usize, &str)> =
+        known.map(|known| (strsim::damerau_levenshtein(name, known), known)).collect();
+    nearest.sort_unstable();
+    match nearest.first() {
+        Some((distance, known)) if *distance <= name.len().max(known.len()) / 2 => {
+            format!("no {what} `{name}`; the nearest is `{known}`")
+        }
+        Some(_) => {
+            nearest.sort_unstable_by_key(|(_, known)| *known);
+            let names: Vec<&str> = nearest.iter().map(|(_, known)| *known).collect();
+            format!("no {what} `{name}`; there are {}", names.join(", "))
+        }
+        None => format!("no {what} `{name}`"),
+    }
+}
+
 /// Durations from so many milliseconds to so many.
 pub(super) const fn ms(from: u64, to: u64) -> RangeInclusive<Duration> {
     Duration::from_millis(from)..=Duration::from_millis(to)
