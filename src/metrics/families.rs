@@ -1,4 +1,4 @@
-//! The table of families: what there is to measure.
+//! The table of families: what there is to measure, and the cells of each.
 
 use super::labels::{
     CLOSE_REASONS, EXIT_CAUSES, LOSS_REASONS, REJECTED_FROM, RELOAD_RESULTS, RING_ORIGINS, ROUTES,
@@ -225,4 +225,27 @@ pub mod instance_state {
 /// Words of one cell.
 pub(super) const fn cell_size(kind: Kind) -> usize {
     if matches!(kind, Kind::Histogram) { super::histogram::WORD_COUNT } else { 1 }
+}
+
+/// Cells of a family with these labels: one for every combination.
+#[must_use]
+pub const fn cell_count(labels: &[(&str, &[&str])]) -> usize {
+    let mut count = 1;
+    let mut index = 0;
+    while index < labels.len() {
+        count *= labels[index].1.len();
+        index += 1;
+    }
+    count
+}
+
+/// Names and values of the labels of one cell, cells in row-major order.
+pub fn cell_labels(row: &Row, cell: usize) -> impl Iterator<Item = (&'static str, &'static str)> + use<> {
+    let (mut stride, mut rest) = (cell_count(row.labels), cell);
+    row.labels.iter().map(move |(name, values)| {
+        stride /= values.len();
+        let value = values[rest / stride % values.len()];
+        rest %= stride;
+        (*name, value)
+    })
 }

@@ -1,6 +1,4 @@
-//! The labels of the [families](super::families), and which cell has which values.
-
-use super::families::Row;
+//! What the labels of the [families](super::FAMILIES) may say.
 
 /// Label values of `route`, in the order of the endpoint's table.
 pub const ROUTES: &[&str] = &[
@@ -41,29 +39,6 @@ pub const SHED_ANSWERS: &[&str] = &["refused", "empty"];
 pub const SPAN_DROP_REASONS: &[&str] = &["rejected", "damaged"];
 /// Label values of `result` of reloads.
 pub const RELOAD_RESULTS: &[&str] = &["taken", "refused", "failed"];
-
-/// Cells of a family with these labels: one for every combination.
-#[must_use]
-pub const fn cell_count(labels: &[(&str, &[&str])]) -> usize {
-    let mut count = 1;
-    let mut index = 0;
-    while index < labels.len() {
-        count *= labels[index].1.len();
-        index += 1;
-    }
-    count
-}
-
-/// Names and values of the labels of one cell, cells in row-major order.
-pub fn cell_labels(row: &Row, cell: usize) -> impl Iterator<Item = (&'static str, &'static str)> + use<> {
-    let (mut stride, mut rest) = (cell_count(row.labels), cell);
-    row.labels.iter().map(move |(name, values)| {
-        stride /= values.len();
-        let value = values[rest / stride % values.len()];
-        rest %= stride;
-        (*name, value)
-    })
-}
 
 /// The cell of `requests` for a route's index and a status code.
 #[must_use]
