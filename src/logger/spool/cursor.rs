@@ -127,9 +127,7 @@ fn newest(bytes: &[u8]) -> Option<(u64, Books)> {
 }
 
 fn parse(slot: &[u8]) -> Option<(u64, Books)> {
-    let word = |index: usize| {
-        u64::from_le_bytes(slot[8 * index..8 * index + 8].try_into().expect("eight bytes of a slot"))
-    };
+    let word = |index: usize| u64::from_le_bytes(slot.as_chunks().0[index]);
     let sound = word(0) > 0 && word(7) == u64::from(checksum(&slot[..8 * (WORD_COUNT - 1)]));
     let books = Books {
         delivered: word(1),

@@ -80,9 +80,9 @@ pub fn put_header(out: &mut Vec<u8>, first: u64, created_us: i64) {
 #[must_use]
 pub fn parse_header(bytes: &[u8]) -> Option<(u64, i64)> {
     let bytes = bytes.get(..SEGMENT_HEADER_SIZE)?;
-    let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
-    let sound = word(0) == MAGIC && word(24) == u64::from(checksum::checksum(&bytes[..24]));
-    sound.then(|| (word(8), word(16) as i64))
+    let word = |index: usize| u64::from_le_bytes(bytes.as_chunks().0[index]);
+    let sound = word(0) == MAGIC && word(3) == u64::from(checksum::checksum(&bytes[..24]));
+    sound.then(|| (word(1), word(2) as i64))
 }
 
 /// Appends a record.
@@ -112,11 +112,11 @@ fn record_checksum(record: &[u8], payload_size: usize) -> u32 {
 #[must_use]
 pub fn parse_record(bytes: &[u8]) -> Option<Record<'_>> {
     let header = bytes.get(..RECORD_HEADER_SIZE)?;
-    let word = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes"));
-    let long = |at: usize| u64::from_le_bytes(header[at..at + 8].try_into().expect("eight bytes"));
-    let payload_size = word(0) as usize;
-    let (number, count) = (long(8), word(24));
-    let kind = match word(28) {
+    let half = |index: usize| u32::from_le_bytes(header.as_chunks().0[index]);
+    let word = |index: usize| u64::from_le_bytes(header.as_chunks().0[index]);
+    let payload_size = half(0) as usize;
+    let (number, count) = (word(1), half(6));
+    let kind = match half(7) {
         1 if count > 0 => Kind::Chunk,
         2 if count == 0 => Kind::Mark,
         _ => return None,
@@ -126,11 +126,11 @@ pub fn parse_record(bytes: &[u8]) -> Option<Record<'_>> {
         return None;
     }
     let payload = bytes.get(RECORD_HEADER_SIZE..RECORD_HEADER_SIZE + payload_size)?;
-    if record_checksum(bytes, payload_size) != word(4) {
+    if record_checksum(bytes, payload_size) != half(1) {
         return None;
     }
     let size = (RECORD_HEADER_SIZE + payload_size).next_multiple_of(8);
-    Some(Record { number, time_us: long(16) as i64, count, kind, payload, size })
+    Some(Record { number, time_us: word(2) as i64, count, kind, payload, size })
 }
 
 /// The first sound record at or behind `at`, a multiple of 8, and where it is.
@@ -144,8 +144,8 @@ pub fn find_record(
 ) -> Option<(usize, Record<'_>)> {
     let mut budget = bytes.len() * 4 + (1 << 20);
     while at + RECORD_HEADER_SIZE <= bytes.len() {
-        let claimed = u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes")) as usize;
-        let number = u64::from_le_bytes(bytes[at + 8..at + 16].try_into().expect("eight bytes"));
+        let claimed = u32::from_le_bytes(bytes[at..].as_chunks().0[0]) as usize;
+        let number = u64::from_le_bytes(bytes[at..].as_chunks().0[1]);
         // A mark's number may be the end of the range.
         let fits = claimed <= bytes.len() - at - RECORD_HEADER_SIZE;
         if fits && (numbers.start..=numbers.end).contains(&number) {
@@ -172,9 +172,7 @@ pub fn put_marks(out: &mut Vec<u8>, marks: &[Mark]) {
 
 /// Reads a mark's payload.
 pub fn parse_marks(payload: &[u8]) -> impl Iterator<Item = Mark> + '_ {
-    let word = |bytes: &[u8], index: usize| {
-        u64::from_le_bytes(bytes[8 * index..8 * index + 8].try_into().expect("eight bytes"))
-    };
+    let word = |bytes: &[u8], index: usize| u64::from_le_bytes(bytes.as_chunks().0[index]);
     payload.chunks_exact(MARK_SIZE).map(move |bytes| Mark {
         instance: word(bytes, 0),
         ring: word(bytes, 1) as u16,
