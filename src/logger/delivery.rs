@@ -31,7 +31,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::batch::Batch;
-use super::sink::{Courier, Done, Outcome};
+use super::sink::kinds::{Courier, Done, Outcome};
 use super::spool::disk::Disk;
 use super::spool::{Fate, Place, Spool};
 use crate::clock::Now;

@@ -24,7 +24,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::batch::{Batch, Mark, SourceKey};
-use super::sink::{Done, Handle, SinkOptions, SpoolState};
+use super::sink::kinds::Done;
+use super::sink::{Handle, SinkOptions, SpoolState};
 use super::sources::{Source, Sources};
 use crate::clock::Now;
 use crate::exposure::record;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Aim, Chunk, Delivery, State, Written};
 use crate::clock::Now;
 use crate::limits::REPLAY_SIZE_MAX;
-use crate::logger::sink::Courier;
+use crate::logger::sink::kinds::Courier;
 use crate::logger::spool::disk::Disk;
 use crate::logger::spool::{Fate, Refusal};
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 use crossbeam_channel::RecvTimeoutError;
 
 use super::kafka::{self, Kafka};
-use super::{Courier, Signs, SpoolOptions, Thread};
+use super::kinds::Courier as _;
+use super::{Signs, SpoolOptions, Thread};
 use crate::clock::{self, Now};
 use crate::logger::delivery::{self, Delivery};
 use crate::logger::spool::Spool;

@@ -25,7 +25,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::{Counts, Sink};
+use super::Counts;
+use super::kinds::Sink;
 use crate::clock::Now;
 use crate::exposure::stream::Messages;
 

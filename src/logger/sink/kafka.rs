@@ -27,7 +27,8 @@ use std::time::Duration;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, PurgeConfig};
 
-use super::{Counts, Courier, Outcome};
+use super::Counts;
+use super::kinds::{Courier, Outcome};
 use crate::clock::{self, Now};
 use crate::exposure::record::{Framed, unframe};
 use crate::logger::layout::{self, Layout};

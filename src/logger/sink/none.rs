@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use super::Sink;
+use super::kinds::Sink;
 use crate::clock::Now;
 
 /// Drops what it is given.
