@@ -237,8 +237,8 @@ fn the_package_puts_everything_in_its_place(machine: &Machine) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let package = String::from_utf8(output.stdout).unwrap();
     let package = Path::new(env!("CARGO_MANIFEST_DIR")).join(package.trim());
-    fs::copy(package, machine.path("/root/splitd.deb")).unwrap();
-    machine.did(&["dpkg", "--install", "/root/splitd.deb"]);
+    fs::copy(package, machine.path("/srv/splitd.deb")).unwrap();
+    machine.did(&["dpkg", "--install", "/srv/splitd.deb"]);
     for path in ["/usr/bin/splitd", "/etc/splitd/splitd.toml", "/etc/splitd/experiments.json"] {
         assert!(machine.path(path).exists(), "{path}");
     }
@@ -392,8 +392,8 @@ fn a_restart_fails_nothing_behind_haproxy(machine: &Machine) {
     let servers = machine.did(&["splitd", "haproxy-servers", "--config", "/etc/splitd/splitd.toml"]);
     let servers = format!("    {servers}\n");
     let text = proxy::configuration(8000, "/run/haproxy.sock", &servers, Retries::AsShipped);
-    fs::write(machine.path("/root/haproxy.cfg"), text).unwrap();
-    machine.did(&["systemd-run", "--unit=proxy", "haproxy", "-db", "-f", "/root/haproxy.cfg"]);
+    fs::write(machine.path("/srv/haproxy.cfg"), text).unwrap();
+    machine.did(&["systemd-run", "--unit=proxy", "haproxy", "-db", "-f", "/srv/haproxy.cfg"]);
     wait_until("HAProxy", || {
         machine.try_get(8000, "/v1/assign?user_id=1").is_some_and(|response| response.status == 200)
     });
