@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use splitd::config::check;
 use splitd::endpoint::{AppOptions, RouteGroup, Shed};
@@ -18,6 +18,9 @@ use splitd::sys::region::{self, Region};
 use splitd::sys::uring::Ring;
 use splitd::trace;
 use splitd::worker::{self, Io, Keeper, Listener, Order, PoolOptions, Report, Rings, Setup, Speaks, Traces};
+
+/// For a worker to get ready, on a machine that has much else to do.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 thread_local! {
     static WATCHED: Cell<bool> = const { Cell::new(false) };
@@ -132,7 +135,8 @@ fn start(io: Io, strict: bool, traced: bool) -> Running {
     });
     let running = Running { port, master, thread, _directory: directory };
     let mut packet = [0; 64];
-    loop {
+    let begin = Instant::now();
+    while begin.elapsed() < PATIENCE {
         match running.master.recv(&mut packet) {
             Ok(received) => {
                 let (size, _) = received.expect("the worker lives");
@@ -143,6 +147,7 @@ fn start(io: Io, strict: bool, traced: bool) -> Running {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
+    panic!("the worker is not ready after {PATIENCE:?}");
 }
 
 impl Running {

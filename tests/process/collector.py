@@ -1,5 +1,6 @@
 """A collector that is not ours: takes OTLP over HTTP, decodes it by the classes of
-`opentelemetry-proto`, and appends a line of JSON a span to a file.
+`opentelemetry-proto`, and appends a line of JSON a span to a file; and to another,
+beside it, a line a request with what was answered.
 
     collector.py PORT SPANS MODE
 
@@ -74,6 +75,8 @@ class Handler(BaseHTTPRequestHandler):
         if status == 200:
             with open(SPANS, "a") as out:
                 out.write("".join(json.dumps(line) + "\n" for line in lines(request)))
+        with open(SPANS + ".answers", "a") as out:
+            out.write(f"{mode}\n")
         said = answer.SerializeToString()
         self.send_response(status)
         self.send_header("Content-Type", "application/x-protobuf")

@@ -64,6 +64,12 @@ impl Collector {
         fs::rename(beside, self.directory.path().join("mode")).unwrap();
     }
 
+    /// How many requests it has answered so.
+    fn answered(&self, mode: &str) -> usize {
+        let answers = fs::read_to_string(self.directory.path().join("spans.answers")).unwrap_or_default();
+        answers.lines().filter(|line| *line == mode).count()
+    }
+
     fn spans(&self) -> Vec<Value> {
         let text = fs::read_to_string(self.directory.path().join("spans")).unwrap_or_default();
         // The last line may be under way.
@@ -532,8 +538,8 @@ fn what_the_collector_refuses_is_counted_and_what_it_can_not_take_now_is_sent_ag
     let refused = daemon.metric(rejected);
     collector.answers("503");
     ask();
-    // It was said once, and is tried again.
-    std::thread::sleep(Duration::from_millis(100));
+    wait_until("more tries", || collector.answered("503") >= 3);
+    // It was said once.
     assert_eq!(daemon.log().matches("event=spans_not_taken").count(), 1);
     assert!(collector.spans().is_empty());
     collector.answers("partial");
