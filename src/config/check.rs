@@ -11,8 +11,8 @@
 //! - A part that is faulty hides no fault of another; nothing is reported twice
 //!   for one cause where that can be told.
 //! - Faults come in the file's order, at most `FAULT_COUNT_MAX` of them.
-//! - No input panics, recurses without bound or takes more than a few times its
-//!   own size and `JSON_DEPTH_MAX` passes over it.
+//! - No input panics or recurses without bound; none takes more than a few times
+//!   its own size, nor is it read more than a few times, however it is nested.
 
 mod blocks;
 mod conditions;
@@ -21,18 +21,24 @@ mod json;
 mod keys;
 mod layers;
 mod operators;
+mod read;
 mod report;
+mod values;
+mod well_formed;
+mod words;
 
 use std::collections::HashMap;
 use std::fmt;
 
-use serde_json::value::RawValue;
+use serde::de::IgnoredAny;
 
 use conditions::Names;
 use experiments::Experiments;
-use json::{Fields, Node};
+use json::Node;
 use layers::UnitKinds;
+use read::Fields;
 use report::{Place, Report, line_column};
+use values::containers;
 
 use crate::engine::catalog::{
     Attribute, AttributeKind, Catalog, Condition, Experiment, Segment, StringTest, Test,
@@ -125,14 +131,11 @@ fn judge_patterns(report: &Report<'_>) {
 /// The file as a catalog, or everything that is wrong with it.
 fn read(text: &str) -> Result<Catalog, Report<'_>> {
     let report = Report::new(text);
-    let root: &RawValue = match serde_json::from_str(text) {
-        Ok(root) => root,
-        Err(fault) => {
-            report.fault_of_file(grammar_fault(text.as_bytes(), &fault));
-            return Err(report);
-        }
-    };
-    match catalog(&report, &Node::root(root)) {
+    if let Err(fault) = serde_json::from_str::<IgnoredAny>(text) {
+        report.fault_of_file(grammar_fault(text.as_bytes(), &fault));
+        return Err(report);
+    }
+    match catalog(&report, &Node::root(text, &containers(text))) {
         Some(catalog) if report.is_empty() => Ok(catalog),
         _ => Err(report),
     }
@@ -187,7 +190,7 @@ fn grammar_fault(source: &[u8], fault: &serde_json::Error) -> String {
 /// The whole file. Where this gives a catalog though faults were reported, the
 /// catalog holds stand-ins and must not be used.
 fn catalog<'s>(report: &Report<'s>, root: &Node<'s, '_>) -> Option<Catalog> {
-    json::well_formed(report, root);
+    well_formed::well_formed(report, root);
     let fields = report.fields(root, "the file", keys::FILE)?;
 
     let version = report

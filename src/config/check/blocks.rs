@@ -2,10 +2,23 @@
 
 use std::collections::BTreeMap;
 
-use super::experiments::Owner;
 use super::json::Node;
-use super::report::{Report, short};
+use super::report::Report;
+use super::words::short;
 use crate::engine::catalog::Block;
+
+/// Whose blocks are being read.
+pub(super) struct Owner<'w> {
+    pub layer: Option<usize>,
+    /// Whether its blocks are taken: those of finished experiments are free.
+    pub is_taking: bool,
+    pub experiment: usize,
+    pub group: usize,
+    /// "experiment `new_home`"
+    pub what: &'w str,
+    /// "`test`"
+    pub name: &'w str,
+}
 
 /// Per layer, the runs of buckets taken so far: first bucket → (one past the last, owner).
 pub(super) struct Taken {

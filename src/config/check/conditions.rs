@@ -6,7 +6,8 @@ use std::collections::HashMap;
 use super::json::{Kind, Node};
 use super::keys;
 use super::operators::{all_operators, operator_fault, operators, read_test};
-use super::report::{Place, Report, listed, note_hint, short};
+use super::report::{Place, Report};
+use super::words::{listed, note_hint, short};
 use crate::engine::catalog::{Attribute, AttributeKind, Condition, Segment};
 use crate::limits::{SEGMENT_DEPTH_MAX, SEGMENT_LEAF_COUNT_MAX};
 

@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 
-use super::blocks::Taken;
+use super::blocks::{Owner, Taken};
 use super::conditions::{Measure, Names};
 use super::json::{Kind, Node, minified};
 use super::keys;
 use super::layers::UnitKinds;
-use super::report::{Place, listed, note_hint, short};
+use super::report::Place;
+use super::words::{listed, note_hint, short};
 use crate::engine::catalog::{Block, Experiment, Group, Layer, OverrideKind, State};
 use crate::limits::{EXPERIMENT_COUNT_MAX, UNIT_VALUE_SIZE_MAX};
 
@@ -345,7 +346,7 @@ impl<'n, 's> Experiments<'n, 's> {
             });
             let mut listed_units: Vec<(String, usize)> = Vec::with_capacity(units.len());
             for (value, raw) in &units {
-                let unit = at.member(value, raw);
+                let unit = at.member(value, *raw);
                 if value.is_empty() || value.len() > UNIT_VALUE_SIZE_MAX {
                     report.fault(&unit, || {
                         format!("an override for a unit of {} bytes; a request's units have 1 to {UNIT_VALUE_SIZE_MAX}", value.len())
@@ -371,17 +372,4 @@ impl<'n, 's> Experiments<'n, 's> {
         }
         Some(overrides)
     }
-}
-
-/// Whose blocks are being read.
-pub(super) struct Owner<'w> {
-    pub layer: Option<usize>,
-    /// Whether its blocks are taken: those of finished experiments are free.
-    pub is_taking: bool,
-    pub experiment: usize,
-    pub group: usize,
-    /// "experiment `new_home`"
-    pub what: &'w str,
-    /// "`test`"
-    pub name: &'w str,
 }

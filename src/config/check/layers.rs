@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use super::json::Node;
 use super::keys;
-use super::report::{Report, short};
+use super::report::Report;
+use super::words::short;
 use crate::engine::catalog::Layer;
 use crate::limits::{BUCKET_COUNT_DEFAULT, BUCKET_COUNT_MAX, NAME_SIZE_MAX, UNIT_KIND_COUNT_MAX};
 

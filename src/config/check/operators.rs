@@ -2,7 +2,8 @@
 //! A new operator is one row here (and one arm where it is evaluated).
 
 use super::json::{Kind, Node};
-use super::report::{Report, listed, short};
+use super::report::Report;
+use super::words::{listed, short};
 use crate::engine::catalog::{AttributeKind, OrderedTest, StringTest, Test};
 use crate::engine::reference::parse_version;
 

@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 
 use super::Fault;
 use super::json::Node;
+use super::words::short;
 use crate::limits::{FAULT_COUNT_MAX, NAME_SIZE_MAX, SUGGESTION_WORK_MAX};
 
 /// Where in the file something is: what a fault is reported at, kept for later.
@@ -56,17 +57,12 @@ impl<'s> Report<'s> {
 
     /// A value's place.
     pub fn place(&self, node: &Node<'s, '_>) -> Place {
-        Place { pointer: node.pointer(), offset: self.offset(node) }
-    }
-
-    /// A value's bytes from the file's start.
-    pub fn offset(&self, node: &Node<'s, '_>) -> usize {
-        node.raw.as_ptr().addr().wrapping_sub(self.text.as_ptr().addr())
+        Place { pointer: node.pointer(), offset: node.offset() }
     }
 
     /// The line a value begins in, from 1.
     pub fn line(&self, node: &Node<'s, '_>) -> usize {
-        let offset = self.offset(node);
+        let offset = node.offset();
         let (from, before) = if self.line_at.get().0 <= offset { self.line_at.get() } else { (0, 0) };
         let newline_count = before + memchr::memchr_iter(b'\n', &self.text.as_bytes()[from..offset]).count();
         self.line_at.set((offset, newline_count));
@@ -153,32 +149,4 @@ pub(super) fn line_column(text: &[u8], offset: usize) -> (usize, usize) {
     let line_start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
     let column = before[line_start..].iter().filter(|byte| **byte & 0xC0 != 0x80).count() + 1;
     (line, column)
-}
-
-/// A text short enough for a message.
-pub(super) fn short(text: &str) -> String {
-    const SHOWN: usize = 80;
-    match text.char_indices().nth(SHOWN) {
-        None => text.to_owned(),
-        Some((cut, _)) => format!("{}…", &text[..cut]),
-    }
-}
-
-/// Why a name that stands in the file may yet not be declared.
-pub(super) fn note_hint(name: &str) -> &'static str {
-    if super::keys::NOTES.contains(&name) {
-        "; `description` and `meta` are notes wherever they stand and declare nothing"
-    } else {
-        ""
-    }
-}
-
-/// "`a`, `b` and `c`"
-pub(super) fn listed<'n>(names: impl IntoIterator<Item = &'n str>) -> String {
-    let names: Vec<String> = names.into_iter().map(|name| format!("`{name}`")).collect();
-    match names.split_last() {
-        None => "none".into(),
-        Some((last, [])) => last.clone(),
-        Some((last, rest)) => format!("{} and {last}", rest.join(", ")),
-    }
 }

@@ -21,6 +21,22 @@ fn nesting_is_read_to_its_limit_and_refused_beyond() {
 }
 
 #[test]
+fn a_file_is_read_a_few_times_however_it_is_nested() {
+    let tests = vec![r#"{"attr": "age", "op": "gt", "value": 1}"#; 2000].join(", ");
+    for levels in [0, 25, 50] {
+        let (open, close) = (r#"{"not": "#.repeat(levels), "}".repeat(levels));
+        let condition = format!(r#"{open}{{"any": [{tests}]}}{close}"#);
+        let payload = format!("{}{tests}{}", "[".repeat(levels + 1), "]".repeat(levels + 1));
+        let source = base_with(r#"{ "segment": "adults" }"#, &condition).replace(r#"{"rows": 5}"#, &payload);
+        values::READ_SIZE.set(0);
+        assert!(check(source.as_bytes()).is_ok());
+        // To find what it holds, to see that it is well formed, and to take it.
+        let (read, size) = (values::READ_SIZE.get(), source.len());
+        assert!((2 * size..=3 * size).contains(&read), "{read} bytes read of {size}, {levels} levels deep");
+    }
+}
+
+#[test]
 fn a_circle_of_many_names_some_of_them() {
     let segments: Vec<String> =
         (0..100_000).map(|n| format!(r#""s{n}": {{"segment": "s{}"}}"#, (n + 1) % 100_000)).collect();

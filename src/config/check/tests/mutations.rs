@@ -1,5 +1,7 @@
 //! Files that are shaken.
 
+use serde_json::value::RawValue;
+
 use super::*;
 
 /// xorshift64*: enough to shake a file, and the same everywhere.
