@@ -1,25 +1,30 @@
--- POST /v1/assign with the bodies of a file, one a line, in turn.
---   wrk -t1 -c64 -d10s -s scripts/wrk/post.lua http://127.0.0.1:8080 -- [FILE]
+-- POST /v1/assign with the bodies of a file, one a line, in turn; DEPTH of them in
+-- one write, 1 unless given.
+--   wrk -t1 -c64 -d10s -s scripts/wrk/post.lua http://127.0.0.1:8080 -- [DEPTH [FILE]]
 -- FILE is tests/golden/typical.requests.ndjson unless given; start splitd with
 -- the experiments beside it to repeat the figures of the README.
-local requests = {}
+local batches = {}
 local index = 0
 
 function init(args)
-  local name = args[1] or "tests/golden/typical.requests.ndjson"
+  local depth = tonumber(args[1] or "1")
+  local name = args[2] or "tests/golden/typical.requests.ndjson"
   local file = assert(io.open(name), "cannot open " .. name)
+  local batch = {}
   for body in file:lines() do
-    if #body > 0 then
-      requests[#requests + 1] = wrk.format("POST", "/v1/assign", { ["Content-Type"] = "application/json" }, body)
+    batch[#batch + 1] = wrk.format("POST", "/v1/assign", { ["Content-Type"] = "application/json" }, body)
+    if #batch == depth then
+      batches[#batches + 1] = table.concat(batch)
+      batch = {}
     end
   end
   file:close()
-  assert(#requests > 0, name .. " holds no request")
+  assert(#batches > 0, name .. " holds fewer than " .. depth .. " requests")
 end
 
 function request()
-  index = index % #requests + 1
-  return requests[index]
+  index = index % #batches + 1
+  return batches[index]
 end
 
 function done(summary, latency)
