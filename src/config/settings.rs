@@ -9,7 +9,7 @@
 //! - Nothing here looks at the machine; what depends on it (directories, CPUs) is
 //!   asked for with what is known of it.
 //!
-//! A section is a file: what it sets, and a [`row`] for each setting. [`sources`]
+//! A section is a file: what it sets, and a [row](mod@row) for each setting. [`sources`]
 //! takes them from where they stand; [`whole`] is what is checked of all together,
 //! [`machine`] what depends on where it runs.
 

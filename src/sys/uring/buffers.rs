@@ -25,7 +25,7 @@ impl Picked {
         self.size as usize
     }
 
-    /// Its number, below [`Sizes::buffer_count`]; no two that are lent have the same.
+    /// Its number, below [`Sizes::buffer_count`](super::Sizes::buffer_count); no two that are lent have the same.
     #[must_use]
     pub fn index(&self) -> usize {
         usize::from(self.buffer)
