@@ -199,6 +199,15 @@ pub trait Porter<'r> {
                 Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => gate.ready = false,
                 // The peer gave up while it was queued (accept(2)).
                 Err(fault) if fault.kind() == io::ErrorKind::ConnectionAborted => {}
+                // It listens no more (accept(2), EINVAL): a neighbour that served it, too,
+                // has drained before us, and nobody told it that this slot has a worker.
+                Err(fault) if fault.kind() == io::ErrorKind::InvalidInput => {
+                    log::info!("event=socket_ended address={}", gate.listener.address);
+                    (gate.served, gate.ready) = (false, false);
+                    // Watched no more, it is as good.
+                    let _ = self.watch(index);
+                    return;
+                }
                 Err(fault) => {
                     // No descriptor or no memory: the oldest idle one goes, and the queue waits.
                     if !hall.starved {

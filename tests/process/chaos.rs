@@ -171,12 +171,8 @@ fn chaos<P: Place>(io: &str, plan: Plan, attributes: &str, make: impl FnOnce(&Da
     eprintln!("{io}, {}: SPLITD_CHAOS_SEED={seed} SPLITD_CHAOS_SECONDS={seconds}", place.name());
     let common =
         ["event=ended process=", "event=restart_waits process=", "event=takeover", "event=master_gone"];
-    let common = common.into_iter().chain([
-        "event=logger_stopped",
-        "event=last_good_not_kept",
-        "event=order_lost",
-        "event=accept_failed",
-    ]);
+    let common =
+        common.into_iter().chain(["event=logger_stopped", "event=last_good_not_kept", "event=order_lost"]);
     common.chain(place.expected().iter().copied()).for_each(|text| run.daemon.expect(text));
     run.daemon.start();
     let load = Load::start_with(run.daemon.assign(), CLIENTS, attributes);
@@ -203,6 +199,7 @@ fn chaos<P: Place>(io: &str, plan: Plan, attributes: &str, make: impl FnOnce(&Da
             place.collect(&mut arrived);
         }
         run.act();
+        run.daemon.lives();
     }
     load.more(50);
     let outcome = load.stop();

@@ -145,4 +145,23 @@ for_each_backend! {
         let neighbour_alone = daemon.child("assign/0").is_none();
         assert!(neighbour_alone, "all were answered before a successor was there");
     }
+
+    a_socket_that_a_neighbour_has_ended_is_left_alone_by_its_own_worker(io) {
+        let mut daemon = Plan::new(io, "edge.experiments.json").workers(2).set("orphan_timeout=1s").start();
+        daemon.expect("event=ended process=assign/0");
+        daemon.expect("event=restart_waits process=assign/0");
+        let late = daemon.stop_at_start("assign/0");
+        let count = |what: &str| daemon.log().matches(&format!("event=socket_{what} worker=assign/0 ")).count();
+        wait_until("its socket to be adopted", || count("adopted") == count("released") + 1);
+        // The neighbour is not told any more that it is to let go of it.
+        let neighbour = daemon.child("assign/1").unwrap();
+        daemon.expect("event=master_gone");
+        daemon.kill_master();
+        wait_until("the neighbour to drain, and with it both sockets", || {
+            std::fs::read_to_string(format!("/proc/{neighbour}/stat")).map_or(true, |stat| stat.contains(") Z "))
+        });
+        signal(late, nix::sys::signal::Signal::SIGCONT);
+        daemon.wait_for_orphans();
+        assert_eq!(daemon.log().matches(&format!("pid={late} event=socket_ended")).count(), 1);
+    }
 }

@@ -229,14 +229,25 @@ impl Daemon {
     pub fn start_by(&mut self, mut command: Command) {
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
         self.master = Some(command.stderr(log).spawn().unwrap());
+        // Before its first word a signal could end it.
+        let word = format!(" pid={} event=", self.master_pid());
         wait_until("readyz", || {
-            if let Ok(Some(status)) = self.master.as_mut().unwrap().try_wait() {
-                panic!("splitd left with {status}:\n{}", self.log());
+            self.lives();
+            // Those of a killed master may answer, too.
+            if !self.log().contains(&word) {
+                return false;
             }
             Client::try_connect(self.admin())
                 .and_then(|mut client| client.try_get("/readyz"))
                 .is_some_and(|response| response.status == 200)
         });
+    }
+
+    /// It has not left by itself.
+    pub fn lives(&mut self) {
+        if let Ok(Some(status)) = self.master.as_mut().unwrap().try_wait() {
+            panic!("splitd left with {status}:\n{}", self.log());
+        }
     }
 
     fn log_path(&self) -> PathBuf {
@@ -338,6 +349,34 @@ impl Daemon {
         });
     }
 
+    /// Kills the child with that name until a successor is stopped before it is ready;
+    /// that one's pid.
+    pub fn stop_at_start(&self, name: &str) -> i32 {
+        let ready = format!("event=worker_ready worker={name} ");
+        let mut caught = None;
+        wait_until(&format!("a {name} to be caught"), || {
+            let readies = self.log().matches(&ready).count();
+            self.kill_child(name);
+            let pid = self.child(name);
+            // The next may have to be waited for again.
+            caught = pid.filter(|pid| kill(Pid::from_raw(*pid), Signal::SIGSTOP).is_ok());
+            self.settle();
+            caught.is_some() && self.log().matches(&ready).count() == readies
+        });
+        caught.unwrap()
+    }
+
+    /// Waits until the master has heard all that it was told by now.
+    fn settle(&self) {
+        // Signals are heard first in a turn: the second one in a later turn.
+        for _ in 0..2 {
+            let heard = || self.log().matches("signal=SIGUSR1").count();
+            let before = heard();
+            signal(self.master_pid(), Signal::SIGUSR1);
+            wait_until("a signal to be heard", || heard() > before);
+        }
+    }
+
     /// KILL to the master alone; its children go on as orphans.
     pub fn kill_master(&mut self) -> Vec<i32> {
         let children: Vec<i32> = self.children().into_iter().map(|(pid, _)| pid).collect();
@@ -366,8 +405,14 @@ impl Daemon {
 
     /// Waits until the master has left; its exit code.
     pub fn wait(&mut self) -> Option<i32> {
+        self.wait_doing(|_| {})
+    }
+
+    /// The same, and does this meanwhile.
+    pub fn wait_doing(&mut self, deed: impl Fn(&Daemon)) -> Option<i32> {
         let mut code = None;
         wait_until("the master's end", || {
+            deed(self);
             let status = self.master.as_mut().unwrap().try_wait().unwrap();
             code = status.and_then(|status| status.code());
             status.is_some()
