@@ -3,6 +3,11 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::Path;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
 
 use super::{HeritageFault, refused};
 use crate::clock;
@@ -12,6 +17,16 @@ use crate::sys::socket::Takeover;
 
 /// A pid's digits, at most: the text that replaces one covers it.
 const LOCK_TEXT_WIDTH: usize = 10;
+
+/// How often a lock is tried that a dead process is said to hold: a child that it
+/// had just forked has it for a moment, until it closes what is not its own.
+const LOCK_ATTEMPT_COUNT: u32 = 500;
+const LOCK_ATTEMPT_WAIT: Duration = Duration::from_millis(10);
+
+/// Whether this is the pid of a process that is gone.
+fn is_dead(pid: &str) -> bool {
+    pid.parse().is_ok_and(|pid| kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH))
+}
 
 /// The lock on the directory; and whether the one who had it last was killed, so
 /// that its workers may still be serving.
@@ -24,19 +39,26 @@ pub(super) fn take_lock(runtime_dir: &Path) -> Result<(File, Takeover), Heritage
         .truncate(false)
         .open(&path)
         .map_err(refused("can't open", &path))?;
-    let held = lock.try_lock();
     let mut text = String::new();
-    // Another's pid is a courtesy to whoever reads the fault.
-    let _ = lock.read_to_string(&mut text);
-    let holder = text.trim();
-    match held {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let holder = if holder.is_empty() { String::new() } else { format!(" (pid {holder})") };
-            return Err(HeritageFault::Held { path: runtime_dir.to_owned(), holder });
+    for attempt in 1.. {
+        let held = lock.try_lock();
+        text.clear();
+        // Another's pid is a courtesy to whoever reads the fault.
+        let _ = lock.rewind().and_then(|()| lock.read_to_string(&mut text));
+        match held {
+            Ok(()) => break,
+            Err(TryLockError::WouldBlock) if is_dead(text.trim()) && attempt < LOCK_ATTEMPT_COUNT => {
+                std::thread::sleep(LOCK_ATTEMPT_WAIT);
+            }
+            Err(TryLockError::WouldBlock) => {
+                let holder = text.trim();
+                let holder = if holder.is_empty() { String::new() } else { format!(" (pid {holder})") };
+                return Err(HeritageFault::Held { path: runtime_dir.to_owned(), holder });
+            }
+            Err(TryLockError::Error(error)) => return Err(refused("can't lock", &path)(error)),
         }
-        Err(TryLockError::Error(error)) => return Err(refused("can't lock", &path)(error)),
     }
+    let holder = text.trim();
     let takeover = if holder.is_empty() { Takeover::No } else { Takeover::Yes };
     if takeover == Takeover::Yes {
         // Its workers may serve beside ours until they are followed, or leave.

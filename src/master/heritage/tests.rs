@@ -31,6 +31,25 @@ fn one_directory_has_one_instance_and_says_whose_it_is() {
 }
 
 #[test]
+fn a_lock_that_a_killed_masters_youngest_child_still_has_is_waited_for() {
+    let _alone = crate::sys::alone();
+    let directory = tempfile::tempdir().unwrap();
+    let mut killed = std::process::Command::new("true").spawn().unwrap();
+    killed.wait().unwrap();
+    let run = directory.path().join("run");
+    fs::create_dir(&run).unwrap();
+    fs::write(run.join("lock"), format!("{}\n", killed.id())).unwrap();
+    let child = File::open(run.join("lock")).unwrap();
+    child.lock().unwrap();
+    std::thread::scope(|scope| {
+        let next = scope.spawn(|| prepare(directory.path(), &[]).map(drop));
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        drop(child);
+        next.join().unwrap().unwrap();
+    });
+}
+
+#[test]
 fn after_an_unclean_end_the_addresses_are_shared_with_those_left_behind() {
     let _alone = crate::sys::alone();
     let directory = tempfile::tempdir().unwrap();
