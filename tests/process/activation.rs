@@ -6,13 +6,13 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
-use std::sync::{Arc, Mutex};
 
 use nix::sys::signal::Signal;
 
 use crate::for_each_backend;
+use crate::order::Told;
 use crate::support::{Client, Daemon, PATIENCE, Plan, queued, signal, wait_until};
 
 const ASK: &[u8] = b"GET /v1/assign?user_id=1 HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n";
@@ -22,7 +22,7 @@ struct Manager {
     daemon: Daemon,
     tcp: TcpListener,
     unix: UnixListener,
-    told: Arc<Mutex<Vec<String>>>,
+    told: Told,
 }
 
 impl Manager {
@@ -31,16 +31,7 @@ impl Manager {
         let path = daemon.directory.path();
         let tcp = TcpListener::bind(("127.0.0.1", daemon.assign())).unwrap();
         let unix = UnixListener::bind(path.join("assign.0.sock")).unwrap();
-        let notify = UnixDatagram::bind(path.join("notify")).unwrap();
-        let told: Arc<Mutex<Vec<String>>> = Arc::default();
-        let heard = Arc::downgrade(&told);
-        std::thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok(size) = notify.recv(&mut buffer) {
-                let Some(heard) = heard.upgrade() else { return };
-                heard.lock().unwrap().push(String::from_utf8_lossy(&buffer[..size]).into_owned());
-            }
-        });
+        let told = Told::listen(&path.join("notify"));
         Manager { daemon, tcp, unix, told }
     }
 
@@ -66,11 +57,7 @@ impl Manager {
     /// Whether it was told to do this with the sockets of this name.
     fn heard(&self, what: &str, name: &str) -> bool {
         let name = format!("FDNAME={name}\n");
-        self.told
-            .lock()
-            .unwrap()
-            .iter()
-            .any(|told| told.contains(what) && format!("{told}\n").contains(&name))
+        self.told.all().iter().any(|told| told.contains(what) && format!("{told}\n").contains(&name))
     }
 
     fn ask_unix(&self) -> UnixStream {

@@ -18,6 +18,7 @@ mod kafka;
 mod kills;
 mod lifecycle;
 mod metrics;
+mod order;
 #[cfg(feature = "kafka")]
 mod outage;
 mod ports;
