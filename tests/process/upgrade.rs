@@ -2,7 +2,8 @@
 //! nobody notices.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::process::Command;
 
 use nix::sys::signal::Signal;
 
@@ -158,4 +159,41 @@ for_each_backend! {
         assert_eq!(Client::connect(daemon.assign()).get("/livez").status, 200);
         assert_eq!(daemon.stop(), Some(0));
     }
+}
+
+#[test]
+fn the_lock_says_whose_it_is_and_is_empty_only_after_a_clean_end() {
+    let mut daemon = Plan::new("auto", "edge.experiments.json").set("orphan_timeout=1h").start();
+    let master = daemon.master_pid().to_string();
+    let path = daemon.directory.path().join("run/lock");
+    // Its text, and when it was written last, or cut.
+    let look = || {
+        let found = fs::metadata(&path).unwrap();
+        (fs::read_to_string(&path).unwrap(), (found.mtime(), found.mtime_nsec()))
+    };
+    let first = look();
+    assert_eq!(first.0.trim(), master);
+    upgrade(&daemon);
+    assert_eq!(daemon.order(&["reload", "--workers", "--wait"]).0, Some(0));
+    assert_eq!(look(), first, "nobody touches it while it is held");
+    let second = daemon.command().output().unwrap();
+    let text = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(second.status.code() == Some(3) && text.contains(&format!("(pid {master})")), "{text}");
+    assert_eq!(look(), first);
+    // The next one ends as it is about to write its own: it may write no file at all (setrlimit(2)).
+    daemon.expect("event=master_gone");
+    daemon.kill_master();
+    let own = daemon.command();
+    let mut cut = Command::new("/bin/sh");
+    cut.arg("-c").arg("ulimit -f 0; exec \"$0\" \"$@\"").arg(own.get_program()).args(own.get_args());
+    let cut = cut.env_clear().current_dir(daemon.directory.path()).output().unwrap();
+    assert!(!cut.status.success(), "{cut:?}");
+    assert_eq!(look(), first, "it still says that an instance was killed");
+    daemon.expect("event=takeover");
+    daemon.start();
+    assert!(daemon.log().contains(&format!("event=takeover killed_pid={master}")));
+    assert_eq!(look().0.trim(), daemon.master_pid().to_string());
+    daemon.wait_for_orphans();
+    assert_eq!(daemon.stop(), Some(0));
+    assert_eq!(look().0, "");
 }
