@@ -311,6 +311,47 @@ for_each_backend! {
         }
     }
 
+    tracing_comes_and_goes_with_the_settings_and_nobody_notices(io) {
+        let Some(collector) = Collector::start() else { return };
+        let mut daemon = Plan::new(io, "typical.experiments.json").settings("# off").start();
+        let load = Load::start(daemon.assign(), 4);
+        let on = format!(
+            "[tracing]\nendpoint = \"http://127.0.0.1:{}/v1/traces\"\nrate = 0\nslowest = \"never\"\ninterval = \"20ms\"\n",
+            collector.port
+        );
+        let reload = |text: &str| {
+            let replaced = || daemon.log().matches("event=workers_replaced").count();
+            let before = replaced();
+            fs::write(daemon.settings_file(), text).unwrap();
+            signal(daemon.master_pid(), Signal::SIGHUP);
+            wait_until("the settings to be in force", || replaced() > before);
+            load.more(50);
+        };
+        let recorded = || daemon.metric("splitd_trace_spans_recorded_total");
+        // Asked to be traced while nobody is.
+        let unheard = |parent: u64| {
+            let mut client = Client::connect(daemon.assign());
+            assert!(client.send(traced("/v1/assign", BODY, &sampled(parent)).as_bytes()));
+            assert_eq!(client.receive().unwrap().status, 200);
+        };
+        unheard(1);
+        assert_eq!(recorded(), 0);
+        for round in 1..=2 {
+            reload(&on);
+            marked(&mut Client::connect(daemon.assign()), &collector, 10 * round);
+            let before = recorded();
+            reload("# off");
+            unheard(10 * round + 1);
+            assert_eq!(recorded(), before);
+        }
+        let parents: Vec<String> = collector.requests().into_iter().map(|request| request.parent).collect();
+        assert_eq!(parents, [10, 20].map(|parent| format!("{parent:016x}")));
+        assert_eq!(load.stop().unanswered, [] as [String; 0]);
+        assert_eq!(daemon.metric("splitd_upgrades_failed_total"), 0);
+        assert_eq!(daemon.stop(), Some(0));
+        assert!(!daemon.directory.path().join("run/spans").exists(), "nothing is left behind");
+    }
+
     the_rate_is_the_share_that_is_kept_and_the_others_leave_nothing(io) {
         let Some(collector) = Collector::start() else { return };
         let mut daemon = plan(io, &collector).set("tracing.rate=0.25").start();
