@@ -210,7 +210,7 @@ impl Loader<'_> {
         match ppoll(&mut set, Some(timeout), None) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
             Err(errno) => {
-                log::error!("event=poll_failed process=loader error=\"{errno}\"");
+                log::error!("event=poll_failed process=loader error={:?}", errno.to_string());
                 Err(Leave(EXIT_REFUSED))
             }
         }
@@ -256,8 +256,8 @@ impl Loader<'_> {
         let loaded = self.compile(&text, Origin::Source, |last_good| {
             let now_s = now.unix_us.unsigned_abs() / 1_000_000;
             last_good.keep(&text, now_s).unwrap_or_else(|fault| {
-                let path = last_good.path().display();
-                log::warn!("event=last_good_not_kept file=\"{path}\" error=\"{fault}\"");
+                let path = last_good.path();
+                log::warn!("event=last_good_not_kept file={path:?} error={:?}", fault.to_string());
                 now_s
             })
         });
@@ -274,7 +274,7 @@ impl Loader<'_> {
                 return Err(Leave(code));
             }
             Err(fault) => {
-                log::error!("event=last_good_refused file={path:?} reason=\"{fault}\"");
+                log::error!("event=last_good_refused file={path:?} reason={:?}", fault.to_string());
                 return Err(Leave(code));
             }
         };
@@ -323,7 +323,7 @@ impl Loader<'_> {
         let report = Report::Refused { ticket: self.ticket, path: self.options.path.clone() };
         match seal(faults.lines.join("\n").as_bytes()) {
             Ok(text) => self.report(&report, Some(&text)),
-            Err(fault) => log::error!("event=faults_not_handed_over error=\"{fault}\""),
+            Err(fault) => log::error!("event=faults_not_handed_over error={:?}", fault.to_string()),
         }
         Err(faults.code)
     }

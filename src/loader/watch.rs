@@ -77,7 +77,10 @@ impl Watch {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC);
         if let Err(errno) = &inotify {
             let every_s = LOOK_INTERVAL.as_secs();
-            log::warn!("event=not_watched path={path:?} error=\"{errno}\" look_interval_s={every_s}");
+            log::warn!(
+                "event=not_watched path={path:?} error={:?} look_interval_s={every_s}",
+                errno.to_string()
+            );
         }
         let mut watch = Watch {
             path: path.to_owned(),
@@ -128,7 +131,7 @@ impl Watch {
                 Ok(events) => events,
                 Err(Errno::EAGAIN | Errno::EINTR) => break,
                 Err(errno) => {
-                    log::warn!("event=watch_failed path={:?} error=\"{errno}\"", self.path);
+                    log::warn!("event=watch_failed path={:?} error={:?}", self.path, errno.to_string());
                     self.inotify = None;
                     settled = true;
                     break;

@@ -263,7 +263,7 @@ impl<C: Courier, D: Disk> Delivery<C, D> {
         if let Some(spool) = &mut self.spool {
             let synced = spool.sync();
             if let Err(fault) = synced {
-                log::error!("event=spool_refused waiting_in=rings error=\"{fault}\"");
+                log::error!("event=spool_refused waiting_in=rings error={:?}", fault.to_string());
             }
         }
         self.take_spooled();

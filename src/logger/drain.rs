@@ -193,7 +193,7 @@ impl<'m> Drain<'m> {
         self.scanned = Some(now);
         let failed = self.sources.scan();
         if let (Err(fault), false) = (&failed, self.scan_failing) {
-            log::error!("event=rings_unreadable error=\"{fault}\"");
+            log::error!("event=rings_unreadable error={:?}", fault.to_string());
         }
         self.scan_failing = failed.is_err();
         self.metrics.set(Family::RingsRefused, self.sources.refused_count() as u64);
@@ -204,10 +204,7 @@ impl<'m> Drain<'m> {
             source.keep();
             if source.damage.0 > 0 {
                 let (count, size) = std::mem::take(&mut source.damage);
-                log::error!(
-                    "event=ring_damaged file={} places={count} skipped_bytes={size}",
-                    source.path.display()
-                );
+                log::error!("event=ring_damaged file={:?} places={count} skipped_bytes={size}", source.path);
             }
         }
         self.show();
@@ -436,7 +433,7 @@ fn take_turn(source: &mut Source, batch: &mut Batch) -> Given {
             }
             Err(fault) => {
                 if source.fault.is_none() {
-                    log::error!("event=ring_unreadable file={} error=\"{fault}\"", source.path.display());
+                    log::error!("event=ring_unreadable file={:?} error={:?}", source.path, fault.to_string());
                 }
                 source.fault = Some(fault);
                 return Given::All;

@@ -139,7 +139,7 @@ impl Orders for ChannelOrders {
             Ok(0) | Err(Errno::EINTR) => return Heard::Nothing,
             Ok(_) => {}
             Err(errno) => {
-                log::error!("event=poll_failed error=\"{errno}\"");
+                log::error!("event=poll_failed error={:?}", errno.to_string());
                 std::thread::sleep(timeout);
                 return Heard::Nothing;
             }
@@ -157,12 +157,12 @@ impl Orders for ChannelOrders {
                 Heard::Nothing
             }
             Err(fault) if fault.kind() == io::ErrorKind::InvalidData => {
-                log::warn!("event=order_unknown error=\"{fault}\"");
+                log::warn!("event=order_unknown error={:?}", fault.to_string());
                 Heard::Nothing
             }
             closed => {
                 if let Err(fault) = closed {
-                    log::error!("event=channel_failed error=\"{fault}\"");
+                    log::error!("event=channel_failed error={:?}", fault.to_string());
                 }
                 self.channel = None;
                 Heard::Closed
@@ -175,7 +175,11 @@ impl Orders for ChannelOrders {
 #[must_use]
 pub fn run(options: Options, channel: Channel, metrics: Block<'_>) -> i32 {
     if let Err(fault) = set_niceness(options.nice) {
-        log::warn!("event=niceness_refused process=logger nice={} error=\"{fault}\"", options.nice);
+        log::warn!(
+            "event=niceness_refused process=logger nice={} error={:?}",
+            options.nice,
+            fault.to_string()
+        );
     }
     let mut orders = ChannelOrders { channel: Some(channel) };
     serve(&options, &mut orders, metrics)
@@ -200,7 +204,7 @@ pub(crate) fn serve(options: &Options, orders: &mut impl Orders, metrics: Block<
     let mut drain = match Drain::start(sources, &options.sink, metrics) {
         Ok(drain) => drain,
         Err(fault) => {
-            log::error!("event=logger_not_started error=\"{fault}\"");
+            log::error!("event=logger_not_started error={:?}", fault.to_string());
             return 3;
         }
     };
@@ -224,7 +228,7 @@ pub(crate) fn serve(options: &Options, orders: &mut impl Orders, metrics: Block<
             0
         }
         Err(fault) => {
-            log::error!("event=logger_failed error=\"{fault}\"");
+            log::error!("event=logger_failed error={:?}", fault.to_string());
             1
         }
     };

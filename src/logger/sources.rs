@@ -55,13 +55,13 @@ impl Source {
     /// be read and no worker is there who will.
     pub fn keep(&mut self) {
         if self.reader.beat() {
-            log::error!("event=ring_mended file={} reason=\"the reader's state\"", self.path.display());
+            log::error!("event=ring_mended file={:?} reason=\"the reader's state\"", self.path);
         }
         if let Some(fault) = self.fault
             && !self.has_writer()
             && mend(self.reader.words(), self.reader.identity(), &self.probe).is_ok()
         {
-            log::error!("event=ring_mended file={} reason=\"{fault}\"", self.path.display());
+            log::error!("event=ring_mended file={:?} reason={:?}", self.path, fault.to_string());
             self.fault = None;
         }
     }
@@ -220,7 +220,7 @@ impl Sources {
                 Err(refusal) => {
                     let Some(instance) = self.instances.get_mut(&instance) else { continue };
                     if instance.said.insert(ring) {
-                        log::error!("event=ring_refused file={} error=\"{refusal}\"", path.display());
+                        log::error!("event=ring_refused file={:?} error={:?}", path, refusal.to_string());
                     }
                     // The worker that takes it may still put its name right.
                     if !matches!(refusal, Refusal::Misplaced { .. }) {
@@ -244,7 +244,7 @@ impl Sources {
             }
             let identity = Identity { instance, ring, slot: ring / 2 };
             mend(region.words(), identity, &probe)?;
-            log::error!("event=ring_mended file={} reason=\"{fault}\"", path.display());
+            log::error!("event=ring_mended file={:?} reason={:?}", path, fault.to_string());
         }
         let mut reader = Reader::attach(region)?;
         let identity = reader.identity();
@@ -339,12 +339,14 @@ fn say_books(source: &Source) {
             attempted, committed, consumed, corrupt, torn, refused_full, refused_oversize, ..
         }) => {
             log::info!(
-                "event=ring_drained file={} attempted={attempted} committed={committed} consumed={consumed} \
+                "event=ring_drained file={:?} attempted={attempted} committed={committed} consumed={consumed} \
                  corrupt={corrupt} refused_full={refused_full} refused_oversize={refused_oversize} torn={torn}",
-                source.path.display()
+                source.path
             );
         }
-        Err(fault) => log::error!("event=ring_unreadable file={} error=\"{fault}\"", source.path.display()),
+        Err(fault) => {
+            log::error!("event=ring_unreadable file={:?} error={:?}", source.path, fault.to_string())
+        }
     }
 }
 

@@ -84,7 +84,7 @@ impl<'m> Exporter<'m> {
         match started {
             Ok(_) => Some(Exporter { metrics, counts, shown: [0; 3], stop, ended }),
             Err(fault) => {
-                log::error!("event=spans_not_exported error=\"{fault}\"");
+                log::error!("event=spans_not_exported error={:?}", fault.to_string());
                 None
             }
         }
@@ -230,9 +230,9 @@ impl Export {
             };
             match (&failed, self.failing) {
                 (Some(reason), false) => {
-                    log::warn!("event=spans_not_taken endpoint={endpoint} reason=\"{reason}\"");
+                    log::warn!("event=spans_not_taken endpoint={endpoint:?} reason={:?}", reason.to_string());
                 }
-                (None, true) => log::info!("event=spans_taken_again endpoint={endpoint}"),
+                (None, true) => log::info!("event=spans_taken_again endpoint={endpoint:?}"),
                 _ => {}
             }
             self.failing = failed.is_some();

@@ -287,7 +287,7 @@ impl Master {
             for socket in
                 bound.iter().filter(|socket| socket.address != std::mem::replace(&mut said, &socket.address))
             {
-                log::info!("event=listen pool={} address={}", pool.name, socket.address);
+                log::info!("event=listen pool={} address={:?}", pool.name, socket.address);
             }
         }
     }
@@ -409,6 +409,6 @@ fn raise_descriptor_limit() {
         && soft < hard
         && let Err(errno) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
     {
-        log::info!("event=descriptor_limit soft={soft} hard={hard} error=\"{errno}\"");
+        log::info!("event=descriptor_limit soft={soft} hard={hard} error={:?}", errno.to_string());
     }
 }

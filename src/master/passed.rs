@@ -72,7 +72,9 @@ impl PassedSockets {
             let keeper = if name.starts_with(STORED) { Keeper::Store } else { Keeper::Unit };
             match taken {
                 Ok((address, fd)) => passed.sockets.push(Passed { fd, address, name, keeper }),
-                Err(error) => log::warn!("event=socket_not_taken name={name:?} error=\"{error}\""),
+                Err(error) => {
+                    log::warn!("event=socket_not_taken name={name:?} error={:?}", error.to_string())
+                }
             }
         }
         passed
@@ -118,7 +120,7 @@ impl PassedSockets {
             _ => Ok(()),
         };
         if let Err(error) = reachable.and_then(|()| socket::listen_again(&passed.fd, &tcp_options(pool))) {
-            log::warn!("event=socket_not_taken address={address} error=\"{error}\"");
+            log::warn!("event=socket_not_taken address={address:?} error={:?}", error.to_string());
             return None;
         }
         self.taken = true;
@@ -130,7 +132,7 @@ impl PassedSockets {
     /// connections, and nobody would answer.
     pub fn leave(self) {
         for Passed { address, name, keeper, .. } in &self.sockets {
-            log::warn!("event=socket_left address={address} name={name}");
+            log::warn!("event=socket_left address={address:?} name={name:?}");
             if *keeper == Keeper::Store {
                 forget(name);
             }

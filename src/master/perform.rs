@@ -45,7 +45,7 @@ impl Master {
                     self.tell_begun();
                     let error = self.upgrade();
                     self.heritage.block().add(Family::UpgradesFailed, 1);
-                    log::error!("event=upgrade_failed error=\"{error}\"");
+                    log::error!("event=upgrade_failed error={:?}", error.to_string());
                     self.notify(&[NotifyState::Ready]);
                     events.push(Event::UpgradeFailed);
                 }

@@ -139,7 +139,7 @@ impl Master {
                 self.plans.outcome = Some(Outcome { ticket, faults });
             }
             (report, None) => {
-                log::error!("event=packet_dropped process=loader report={report:?}");
+                log::error!("event=packet_dropped process=loader report={:?}", format!("{report:?}"));
                 self.plans.loader_spoke = false;
             }
         }

@@ -106,7 +106,7 @@ impl Master {
                 NotifyState::Custom("FDPOLL=0"),
             ];
             if let Err(error) = sd_notify::notify_with_fds(&states, &[bound.fd.as_fd()]) {
-                log::warn!("event=socket_not_stored name={name} error=\"{error}\"");
+                log::warn!("event=socket_not_stored name={name} error={:?}", error.to_string());
             }
         }
     }

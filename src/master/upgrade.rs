@@ -318,7 +318,7 @@ fn put_back(state: &State, state_fd: RawFd, reason: &str) {
     let arguments: Vec<OsString> = state.arguments.iter().cloned().map(OsString::from_vec).collect();
     let path = format!("/proc/self/fd/{}", state.old_program);
     let error = exec(path.as_bytes(), &arguments, state_fd, &[BACK]);
-    log::error!("event=not_undone error=\"{error}\"");
+    log::error!("event=not_undone error={:?}", error.to_string());
 }
 
 /// Becomes a program, called with these arguments and the state; gives why not.
@@ -406,7 +406,7 @@ impl Master {
                 Ok(()) => self.program.exec(self.target, memory.as_raw_fd(), &[CHECK, &number]),
                 Err(error) => error,
             };
-            log::error!("event=upgrade_fault path={:?} error=\"{error}\"", self.program.path);
+            log::error!("event=upgrade_fault path={:?} error={:?}", self.program.path, error.to_string());
             i32::from(supervisor::EXIT_REFUSED)
         })
     }

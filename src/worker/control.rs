@@ -180,7 +180,9 @@ impl Control {
                 }
                 (Ok(Order::Adopt { slot }), _) => return Some(Task::Adopt(slot)),
                 (Ok(Order::Release { slot }), _) => return Some(Task::Release(slot)),
-                (Err(fault), _) => log::warn!("event=order_not_understood reason=\"{fault}\""),
+                (Err(fault), _) => {
+                    log::warn!("event=order_not_understood reason={:?}", fault.to_string())
+                }
             }
         }
     }

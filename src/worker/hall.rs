@@ -202,7 +202,7 @@ pub trait Porter<'r> {
                 // It listens no more (accept(2), EINVAL): a neighbour that served it, too,
                 // has drained before us, and nobody told it that this slot has a worker.
                 Err(fault) if fault.kind() == io::ErrorKind::InvalidInput => {
-                    log::info!("event=socket_ended address={}", gate.listener.address);
+                    log::info!("event=socket_ended address={:?}", gate.listener.address);
                     (gate.served, gate.ready) = (false, false);
                     // Watched no more, it is as good.
                     let _ = self.watch(index);
@@ -212,7 +212,7 @@ pub trait Porter<'r> {
                     // No descriptor or no memory: the oldest idle one goes, and the queue waits.
                     if !hall.starved {
                         let address = &gate.listener.address;
-                        log::warn!("event=accept_failed address={address} reason=\"{fault}\"");
+                        log::warn!("event=accept_failed address={address:?} reason={:?}", fault.to_string());
                     }
                     hall.starved = true;
                     self.evict(&[Class::Linger, Class::Idle]);

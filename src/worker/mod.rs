@@ -237,7 +237,7 @@ pub fn run(setup: Setup) -> i32 {
     match serve(setup) {
         Ok(()) => 0,
         Err(fault) => {
-            log::error!("event=worker_failed reason=\"{fault}\"");
+            log::error!("event=worker_failed reason={:?}", fault.to_string());
             1
         }
     }
@@ -278,7 +278,7 @@ fn serve(setup: Setup) -> Result<(), Fault> {
         if let Err(fault) = region.lock_memory()
             && options.slot == 0
         {
-            log::info!("event=memory_not_locked reason=\"{fault}\" hint=\"raise LimitMEMLOCK\"");
+            log::info!("event=memory_not_locked reason={:?} hint=\"raise LimitMEMLOCK\"", fault.to_string());
         }
     }
     let trace_ring = traces.as_ref().and_then(|traces| take_trace_ring(traces, which));
@@ -348,7 +348,9 @@ impl<'r> Backend<'r> {
                 log::info!("event=io pool={pool} backend=io_uring mode={}", ring.mode().name())
             }
             (None, None) => log::info!("event=io pool={pool} backend=epoll"),
-            (None, Some(reason)) => log::info!("event=io pool={pool} backend=epoll reason=\"{reason}\""),
+            (None, Some(reason)) => {
+                log::info!("event=io pool={pool} backend=epoll reason={:?}", reason.to_string())
+            }
         }
         Ok(match ring {
             Some(ring) => Backend::Uring(Box::new(uring::Backend::new(
@@ -378,7 +380,7 @@ fn view_ring((slot, which, path): &(usize, usize, PathBuf)) -> Option<(usize, us
     match Region::view_file(path) {
         Ok(region) => Some((*slot, *which, region)),
         Err(error) => {
-            log::warn!("event=ring_not_shown file={} reason=\"{error}\"", path.display());
+            log::warn!("event=ring_not_shown file={:?} reason={:?}", path, error.to_string());
             None
         }
     }
@@ -395,7 +397,7 @@ fn take_ring(rings: &Rings, which: usize) -> Result<(Region, usize), Fault> {
         Ok((region, which))
     };
     take(which).or_else(|fault: Fault| {
-        take(1 - which).inspect(|_| log::warn!("event=other_ring_taken reason=\"{fault}\""))
+        take(1 - which).inspect(|_| log::warn!("event=other_ring_taken reason={:?}", fault.to_string()))
     })
 }
 
@@ -407,7 +409,7 @@ fn take_trace_ring(traces: &Traces, which: usize) -> Option<Region> {
             Some(region)
         }
         Err(fault) => {
-            log::warn!("event=not_traced reason=\"{fault}\"");
+            log::warn!("event=not_traced reason={:?}", fault.to_string());
             None
         }
     }
@@ -424,7 +426,7 @@ fn mend(rings: &Rings, which: usize, region: &Region) -> Result<(), RingFault> {
     let path = rings.paths[which].display();
     ring::mend(region.words(), identity, Side::Writer)?;
     Writer::check(region.words())?;
-    log::error!("event=ring_mended file={path} reason=\"{fault}\"");
+    log::error!("event=ring_mended file={path:?} reason={:?}", fault.to_string());
     Ok(())
 }
 

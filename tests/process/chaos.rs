@@ -153,7 +153,7 @@ fn refused_in(daemon: &Daemon) -> u64 {
                 let from = line.find(name).unwrap_or_else(|| panic!("{name} is not in {line}")) + name.len();
                 line[from..].split(' ').next().unwrap_or_default()
             };
-            (PathBuf::from(value(" file=")), value(" refused_full=").parse().unwrap())
+            (PathBuf::from(value(" file=").trim_matches('"')), value(" refused_full=").parse().unwrap())
         })
         .collect();
     let removed = removed.into_iter().filter(|(path, _)| !there.contains_key(path));

@@ -12,12 +12,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use log_lines::is_event;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use splitd::exposure::ring::Account;
 use splitd::sys::region::Region;
 use splitd::sys::uring::Ring;
+
+#[path = "log_lines.rs"]
+mod log_lines;
 
 /// How long a condition may take on a slow, busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -494,6 +498,9 @@ impl Drop for Daemon {
         if std::thread::panicking() {
             eprintln!("── log of the daemon ──\n{}", self.log());
         } else {
+            let log = self.log();
+            let free: Vec<&str> = log.lines().filter(|line| !is_event(line)).collect();
+            assert!(free.is_empty(), "no pairs key=value in the log:\n{}", free.join("\n"));
             assert!(unexpected.is_empty(), "unexpected in the log:\n{}", unexpected.join("\n"));
         }
     }

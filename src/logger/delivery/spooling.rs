@@ -76,7 +76,7 @@ impl<C: Courier, D: Disk> Delivery<C, D> {
     fn note_spool_refusal(&mut self, refusal: &Refusal, now: Now) {
         self.tally.errors += u64::from(matches!(refusal, Refusal::Disk(_)));
         self.spool_after = Some(now.plus(SPOOL_RETRY));
-        self.report(now, "spool_refused", || format!("waiting_in=rings error=\"{refusal}\""));
+        self.report(now, "spool_refused", || format!("waiting_in=rings error={:?}", refusal.to_string()));
     }
 
     /// Batches that were written are safe now, or are no longer there.
@@ -172,7 +172,7 @@ impl<C: Courier, D: Disk> Delivery<C, D> {
                 Err(fault) => {
                     self.tally.errors += 1;
                     self.replay_after = Some(now.plus(READ_RETRY));
-                    self.report(now, "spool_unreadable", || format!("error=\"{fault}\""));
+                    self.report(now, "spool_unreadable", || format!("error={:?}", fault.to_string()));
                     return;
                 }
             }
@@ -191,7 +191,7 @@ impl<C: Courier, D: Disk> Delivery<C, D> {
         }
         if let Err(fault) = tended {
             self.tally.errors += 1;
-            self.report(now, "spool_not_tended", || format!("error=\"{fault}\""));
+            self.report(now, "spool_not_tended", || format!("error={:?}", fault.to_string()));
         }
     }
 }

@@ -114,8 +114,9 @@ impl Opening {
             Err(fault) => {
                 if !self.said {
                     log::warn!(
-                        "event=spool_not_opened retry_s={} error=\"{fault}\"",
-                        OPEN_INTERVAL.as_secs()
+                        "event=spool_not_opened retry_s={} error={:?}",
+                        OPEN_INTERVAL.as_secs(),
+                        fault.to_string()
                     );
                 }
                 self.said = true;

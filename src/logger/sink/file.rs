@@ -118,7 +118,7 @@ impl FileSink {
 
     fn note_error(&self, what: &str, name: &str, fault: &io::Error) {
         self.counts.errors.fetch_add(1, Relaxed);
-        log::error!("event=sink_error doing={what} file={name} error=\"{fault}\"");
+        log::error!("event=sink_error doing={what} file={name:?} error={:?}", fault.to_string());
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -392,7 +392,7 @@ impl Sink for FileSink {
         if !self.recovered
             && let Err(fault) = self.recover(now)
         {
-            log::debug!("event=sink_not_ready error=\"{fault}\"");
+            log::debug!("event=sink_not_ready error={:?}", fault.to_string());
             return Duration::from_secs(1);
         }
         self.sync(now);

@@ -265,7 +265,7 @@ impl Kafka {
                     }
                     None => {
                         let size = payload.len();
-                        log::error!("event=exposure_rejected bytes={size} error=\"{code}\"");
+                        log::error!("event=exposure_rejected bytes={size} error={:?}", code.to_string());
                         pending.open -= 1;
                         pending.rejected += 1;
                     }

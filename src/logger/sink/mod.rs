@@ -296,7 +296,7 @@ fn deliver(sink: &mut impl Sink, bytes: &[u8], count: u64, counts: &Counts, give
                 counts.errors.fetch_add(1, Relaxed);
                 failing_since = failing_since.or(Some(now));
                 if reported.is_none_or(|at| now.since(at) >= REPORT_INTERVAL) {
-                    log::error!("event=sink_refused waiting_in=rings error=\"{fault}\"");
+                    log::error!("event=sink_refused waiting_in=rings error={:?}", fault.to_string());
                     reported = Some(now);
                 }
             }

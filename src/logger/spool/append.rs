@@ -143,7 +143,7 @@ impl<D: Disk> Spool<D> {
             safe => self.disk.cut(&tail.file, safe),
         };
         if let Err(fault) = cleared {
-            log::warn!("event=spool_not_cut file={} error=\"{fault}\"", segment_name(tail.first));
+            log::warn!("event=spool_not_cut file={} error={:?}", segment_name(tail.first), fault.to_string());
         }
     }
 }

@@ -118,7 +118,7 @@ impl<D: Disk> Spool<D> {
         if let Err(fault) = self.disk.remove(&name)
             && fault.kind() != io::ErrorKind::NotFound
         {
-            log::warn!("event=spool_not_removed file={name} error=\"{fault}\"");
+            log::warn!("event=spool_not_removed file={name} error={:?}", fault.to_string());
         }
     }
 }

@@ -148,7 +148,11 @@ impl<D: Disk> Spool<D> {
                 return Err(fault);
             }
             Err(fault) => {
-                log::error!("event=spool_unreadable file={} error=\"{fault}\"", segment_name(segment.first));
+                log::error!(
+                    "event=spool_unreadable file={} error={:?}",
+                    segment_name(segment.first),
+                    fault.to_string()
+                );
                 self.read_attempts = 0;
                 let step =
                     if fault.kind() == io::ErrorKind::NotFound { SEGMENT_SIZE as usize } else { READ_SIZE };
