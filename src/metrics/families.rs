@@ -117,6 +117,9 @@ families! {
     AssignmentsForced: Worker, Named(NameKind::Forced, Column::Met), "splitd_assignments_forced_total",
         [experiment: &[], group: &[]],
         "Assignments that an override forced.";
+    AssignmentsForcedLost: Worker, Named(NameKind::Forced, Column::Lost), "splitd_assignments_forced_lost_total",
+        [experiment: &[], group: &[]],
+        "Of those, assignments whose exposure the ring refused.";
     AttributeFaults: Worker, Named(NameKind::Attribute, Column::Met), "splitd_attribute_faults_total",
         [attribute: &[]],
         "Attribute values of another type than declared.";

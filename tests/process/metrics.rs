@@ -95,8 +95,16 @@ fn by_labels(daemon: &Daemon, metric: &str) -> BTreeMap<Vec<String>, u64> {
 
 #[test]
 fn what_a_full_ring_refuses_is_counted_by_experiment_and_group_over_replacements() {
-    let mut daemon = Plan::new("auto", "typical.experiments.json").set("watchdog=0s").start();
+    let mut daemon = Plan::new("auto", "typical.experiments.json").set("watchdog=0s").prepare();
     daemon.expect("event=ended process=assign");
+    // One user is forced into a group.
+    let mut file: Value = serde_json::from_slice(&std::fs::read(daemon.experiments()).unwrap()).unwrap();
+    let forced: Vec<String> = [&file["experiments"][0]["name"], &file["experiments"][0]["groups"][0]["name"]]
+        .map(|name| name.as_str().unwrap().to_owned())
+        .into();
+    file["experiments"][0]["overrides"] = serde_json::json!({"user_id": {"tester": forced[1]}});
+    std::fs::write(daemon.experiments(), file.to_string()).unwrap();
+    daemon.start();
     let logger = daemon.child("logger").unwrap();
     signal(logger, Signal::SIGSTOP);
     let mut expected: BTreeMap<Vec<String>, u64> = BTreeMap::new();
@@ -133,15 +141,24 @@ fn what_a_full_ring_refuses_is_counted_by_experiment_and_group_over_replacements
             format!("{{\"units\":{{\"user_id\":\"u-{user}\"}},\"attributes\":{{\"filler\":\"{filler}\"}}}}");
         note(&client.post("/v1/assign", &body).json(), 1);
     }
-    assert_eq!(refused(&daemon), count + 50);
+    // And some for whom an override decides once: that is counted apart.
+    let body = format!("{{\"units\":{{\"user_id\":\"tester\"}},\"attributes\":{{\"filler\":\"{filler}\"}}}}");
+    for _ in 0..3 {
+        let mut answer = client.post("/v1/assign", &body).json();
+        let group = answer["assignments"].as_object_mut().unwrap().remove(&forced[0]);
+        assert_eq!(group, Some(forced[1].as_str().into()));
+        note(&answer, 1);
+    }
+    assert_eq!(refused(&daemon), count + 53);
     let lost = |daemon: &Daemon| by_labels(daemon, "splitd_assignments_lost_total");
+    assert_eq!(by_labels(&daemon, "splitd_assignments_forced_lost_total"), [(forced, 3)].into());
     assert_eq!(lost(&daemon), expected);
     daemon.kill_child("assign/0");
     assert_eq!(lost(&daemon), expected, "a killed worker's stay");
     assert_eq!(daemon.order(&["reload", "--workers", "--wait"]).0, Some(0));
     assert_eq!(lost(&daemon), expected, "and a replaced one's");
     signal(logger, Signal::SIGCONT);
-    wait_until("the books", || daemon.metric("splitd_exposures_lost_total{reason=\"full\"}") == count + 50);
+    wait_until("the books", || daemon.metric("splitd_exposures_lost_total{reason=\"full\"}") == count + 53);
     let assigned = by_labels(&daemon, "splitd_assignments_total");
     assert!(expected.iter().all(|(labels, lost)| assigned[labels] >= *lost));
     assert!(assigned.values().sum::<u64>() > expected.values().sum(), "those before were recorded");
