@@ -30,7 +30,7 @@ use super::passed::PassedSockets;
 use super::upgrade::State;
 use crate::config::settings::{Directories, Fault, Pool, Settings};
 use crate::endpoint;
-use crate::exposure::ring;
+use crate::exposure::ring::{self, RingFault};
 use crate::limits;
 use crate::metrics::board::{self, Board};
 use crate::metrics::{self, Block, Table};
@@ -97,6 +97,11 @@ pub enum HeritageFault {
 fn experiments_of(settings: &Settings) -> Result<PathBuf, HeritageFault> {
     let experiments = settings.experiments.as_ref().ok_or(HeritageFault::NoExperiments)?;
     std::path::absolute(experiments).map_err(refused("can't find", experiments))
+}
+
+/// Where an instance has its rings.
+fn ring_directory(directories: &Directories, instance: u64) -> PathBuf {
+    directories.runtime_dir.join("rings").join(format!("{instance:016x}"))
 }
 
 /// The two rings of a slot, in a directory of an instance.
@@ -395,6 +400,28 @@ impl Heritage {
         }
         Ok(())
     }
+    /// Whether workers of this program can go on writing the rings of an instance.
+    ///
+    /// # Errors
+    /// A ring that another program has laid out in another way.
+    pub fn check_rings(
+        directories: &Directories,
+        instance: u64,
+        places: &[Place],
+    ) -> Result<(), HeritageFault> {
+        let directory = ring_directory(directories, instance);
+        let recording = places.iter().enumerate().filter(|(_, place)| place.records);
+        for path in recording.flat_map(|(slot, _)| ring_paths(&directory, slot)) {
+            // What is gone or damaged is made anew or mended by whoever needs it.
+            let Ok(region) = Region::view_file(&path) else { continue };
+            if let Err(fault @ RingFault::Layout { .. }) = ring::identity(region.words()) {
+                let path = path.display();
+                return Err(HeritageFault::Upgrade(format!("{path}: {fault}; that takes a restart")));
+            }
+        }
+        Ok(())
+    }
+
 
     fn make_ring(&self, path: &Path, size: usize, slot: usize, which: usize) -> Result<(), HeritageFault> {
         let region = Region::create_file(path, size).map_err(refused("can't make the ring", path))?;
@@ -403,7 +430,7 @@ impl Heritage {
     }
 
     fn ring_directory(&self) -> PathBuf {
-        self.directories.runtime_dir.join("rings").join(format!("{:016x}", self.instance))
+        ring_directory(&self.directories, self.instance)
     }
 
     fn ring_identity(&self, slot: usize, which: usize) -> ring::Identity {

@@ -16,6 +16,8 @@
 //!   back works, too.
 //! - The inherited descriptors stay as they are until the new program serves:
 //!   what goes back finds them.
+//! - The rings cross as files: a program that would lay them out in another way is
+//!   refused by the check. Counters of another layout begin anew.
 //! - Sockets, pools and workers are what crosses: settings that would make other
 //!   ones are refused by the check, all at once.
 //! - Other settings come into force the same way, with HUP: the check is the same
@@ -251,6 +253,8 @@ pub fn check(load: impl Fn(Option<String>) -> Loaded, state: RawFd, channel: Raw
         }
         let places = Heritage::check(&settings).map_err(|fault| vec![fault.to_string()])?;
         state.fits(&places, &directories).map_err(|reason| vec![reason])?;
+        Heritage::check_rings(&directories, state.instance, &places)
+            .map_err(|fault| vec![fault.to_string()])?;
         Ok(0)
     });
     let faults = match checked {

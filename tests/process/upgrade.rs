@@ -2,10 +2,12 @@
 //! nobody notices.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::process::Command;
 
 use nix::sys::signal::Signal;
+
+use serde_json::Value;
 
 use crate::for_each_backend;
 use crate::support::{Client, Daemon, Load, Plan, signal, wait_until};
@@ -53,7 +55,7 @@ for_each_backend! {
         assert!(daemon.metric("splitd_requests_total{pool=\"assign\"") >= 800, "counts go on");
         assert_eq!(daemon.stop(), Some(0));
         assert_eq!(daemon.lost(), 0);
-        let user = |event: &serde_json::Value| event["units"]["user_id"].as_str().unwrap().to_owned();
+        let user = |event: &Value| event["units"]["user_id"].as_str().unwrap().to_owned();
         let delivered: std::collections::BTreeSet<String> = daemon.events().iter().map(user).collect();
         for user in &outcome.answered {
             assert!(delivered.contains(user), "{user} was not delivered");
@@ -196,4 +198,34 @@ fn the_lock_says_whose_it_is_and_is_empty_only_after_a_clean_end() {
     daemon.wait_for_orphans();
     assert_eq!(daemon.stop(), Some(0));
     assert_eq!(look().0, "");
+}
+
+#[test]
+fn a_program_that_lays_rings_out_in_another_way_is_refused_and_nothing_changes() {
+    let mut daemon = Plan::new("auto", "edge.experiments.json").workers(2).start();
+    daemon.expect("event=upgrade_refused");
+    daemon.expect("event=upgrade_fault");
+    daemon.expect("event=ended process=check");
+    let before = daemon.children();
+    let rings = daemon.directory.path().join("run/rings");
+    let instance = fs::read_dir(&rings).unwrap().next().unwrap().unwrap().path();
+    // The layout is said twice: in the last byte of the first word, and in the second
+    // word. The second ring of a slot is nobody's between two replacements.
+    let ring = fs::File::options().write(true).open(instance.join("00003")).unwrap();
+    let lay_out = |layout: u8| {
+        ring.write_all_at(&[layout], 7).unwrap();
+        ring.write_all_at(&u64::from(layout).to_le_bytes(), 8).unwrap();
+    };
+    lay_out(2);
+    signal(daemon.master_pid(), Signal::SIGUSR2);
+    wait_until("the refusal", || daemon.log().contains("event=upgrade_refused"));
+    let reason = "00003: a ring of layout 2; this program knows 1; that takes a restart";
+    assert!(daemon.log().contains(reason), "with a word");
+    assert_eq!(daemon.children(), before);
+    assert!(!daemon.log().contains("event=upgraded"));
+    assert_eq!(Client::connect(daemon.assign()).get("/v1/assign?user_id=1").status, 200);
+    lay_out(1);
+    upgrade(&daemon);
+    assert_eq!(daemon.stop(), Some(0));
+    assert_eq!(daemon.events().len(), 1);
 }
