@@ -175,10 +175,9 @@ impl Heritage {
             Takeover::No => None,
         };
         let left_behind = left_behind.map(|metrics| LeftBehind { metrics, shared });
-        let (metrics_file, metrics) = make_metrics(&directories.runtime_dir, places.len())?;
         let instance = getrandom::u64()
             .map_err(|error| HeritageFault::System { what: "random bytes", reason: error.to_string() })?;
-        Table::attach(metrics.words()).expect("the region that was laid out here").set_instance(instance);
+        let (metrics_file, metrics) = make_metrics(&directories.runtime_dir, places.len(), instance)?;
         Ok(Heritage {
             instance,
             directories,
@@ -228,7 +227,7 @@ impl Heritage {
         let (metrics_file, metrics) = match kept {
             Some((region, file)) => (file, region),
             // Of another layout: those from before go on counting in theirs, unnamed.
-            None => make_metrics(&directories.runtime_dir, places.len())?,
+            None => make_metrics(&directories.runtime_dir, places.len(), state.instance)?,
         };
         Ok(Heritage {
             instance: state.instance,
@@ -400,6 +399,7 @@ impl Heritage {
         }
         Ok(())
     }
+
     /// Whether workers of this program can go on writing the rings of an instance.
     ///
     /// # Errors
@@ -421,7 +421,6 @@ impl Heritage {
         }
         Ok(())
     }
-
 
     fn make_ring(&self, path: &Path, size: usize, slot: usize, which: usize) -> Result<(), HeritageFault> {
         let region = Region::create_file(path, size).map_err(refused("can't make the ring", path))?;

@@ -200,8 +200,9 @@ impl Master {
         if let Some(plan) = &state.plan {
             let image = inherit::take(plan.fd).map_err(system("the plan"))?;
             let readable = worker::reads(&image);
+            // The counters may have been laid out anew.
+            heritage.board().set_version(&plan.version);
             if readable {
-                // The counters may have been laid out anew.
                 if let Err(error) = heritage.learn(&image).and_then(|()| heritage.expect(&image)) {
                     log::error!("event=shares_unknown version={:?} reason={error:?}", plan.version);
                 }

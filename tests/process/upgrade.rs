@@ -1,6 +1,7 @@
 //! The upgrade by exec in place, and the death of the master: under load, and
 //! nobody notices.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::process::Command;
@@ -198,6 +199,58 @@ fn the_lock_says_whose_it_is_and_is_empty_only_after_a_clean_end() {
     daemon.wait_for_orphans();
     assert_eq!(daemon.stop(), Some(0));
     assert_eq!(look().0, "");
+}
+
+#[test]
+fn shares_are_expected_anew_where_an_upgrade_lays_the_counters_out_anew() {
+    let mut daemon = Plan::new("auto", "edge.experiments.json").start();
+    let ask = |count: usize| {
+        let mut client = Client::connect(daemon.assign());
+        (0..count).for_each(|user| assert_eq!(client.get(&format!("/v1/assign?user_id={user}")).status, 200));
+    };
+    let look = || Client::connect(daemon.admin()).get("/v1/status").json();
+    // Groups of each experiment: name, share that it should have, count.
+    let groups = |status: &Value| -> BTreeMap<String, Vec<(String, f64, u64)>> {
+        let all = status["assignments"]["experiments"].as_array().unwrap().iter().map(|experiment| {
+            let group = |group: &Value| {
+                let (name, expected) =
+                    (group["group"].as_str().unwrap(), group["expected"].as_f64().unwrap());
+                (name.to_owned(), expected, group["count"].as_u64().unwrap())
+            };
+            let groups = experiment["groups"].as_array().unwrap().iter().map(group).collect();
+            (experiment["experiment"].as_str().unwrap().to_owned(), groups)
+        });
+        all.collect()
+    };
+    ask(50);
+    let before = groups(&look());
+    assert!(before.values().flatten().any(|(_, _, count)| *count > 0), "{before:?}");
+    // As if the program before had another layout: its number is the second word.
+    let path = daemon.directory.path().join("run/metrics");
+    let mut words = fs::read(&path).unwrap();
+    words[8] ^= 0xff;
+    fs::write(path.with_extension("new"), words).unwrap();
+    fs::rename(path.with_extension("new"), &path).unwrap();
+    upgrade(&daemon);
+    let status = look();
+    let anew: BTreeMap<_, _> = (before.iter())
+        .map(|(experiment, groups)| {
+            let uncounted = groups.iter().map(|(name, expected, _)| (name.clone(), *expected, 0)).collect();
+            (experiment.clone(), uncounted)
+        })
+        .collect();
+    assert_eq!(groups(&status), anew, "the same shares, of nothing yet");
+    ask(50);
+    assert_eq!(groups(&look()), before, "counted from there on");
+    assert_eq!(status["experiments"]["version"], "edge-1");
+    // Its rings are found by its number.
+    let (code, said) = daemon.order(&["status"]);
+    assert_eq!(code, Some(0), "{said}");
+    let law = || -> [Value; 3] {
+        ["attempted", "delivered", "unaccounted"].map(|figure| look()["law"][figure].clone())
+    };
+    wait_until("the books to hold", || law() == [100, 100, 0].map(Value::from));
+    assert_eq!(daemon.stop(), Some(0));
 }
 
 #[test]

@@ -72,7 +72,12 @@ pub(super) fn take_lock(runtime_dir: &Path) -> Result<(File, Takeover), Heritage
     Ok((lock, takeover))
 }
 
-pub(super) fn make_metrics(runtime_dir: &Path, slot_count: usize) -> Result<(File, Region), HeritageFault> {
+/// The counters of an instance, all zero, in the place of those that were there.
+pub(super) fn make_metrics(
+    runtime_dir: &Path,
+    slot_count: usize,
+    instance: u64,
+) -> Result<(File, Region), HeritageFault> {
     let path = runtime_dir.join("metrics");
     // Workers of a killed master go on writing to the file they mapped, unnamed.
     match fs::remove_file(&path) {
@@ -89,6 +94,7 @@ pub(super) fn make_metrics(runtime_dir: &Path, slot_count: usize) -> Result<(Fil
     };
     let (file, region) = make().map_err(refused("can't make", &path))?;
     let table = Table::format(region.words(), count);
+    table.set_instance(instance);
     let (block, now) = (table.block(metrics::MASTER_BLOCK), clock::now());
     block.claim(metrics::Process::Master, "");
     block.born(std::process::id(), now.unix_us, now.mono_ns);
