@@ -27,7 +27,10 @@ struct Manager {
 
 impl Manager {
     fn new(io: &'static str) -> Manager {
-        let daemon = Plan::new(io, "edge.experiments.json").set("watchdog=1h").prepare();
+        let daemon = Plan::new(io, "edge.experiments.json")
+            .set("watchdog=1h")
+            .set("pool.assign.head_timeout=1h")
+            .prepare();
         let path = daemon.directory.path();
         let tcp = TcpListener::bind(("127.0.0.1", daemon.assign())).unwrap();
         let unix = UnixListener::bind(path.join("assign.0.sock")).unwrap();
