@@ -244,8 +244,10 @@ fn shares_are_expected_anew_where_an_upgrade_lays_the_counters_out_anew() {
     assert_eq!(groups(&look()), before, "counted from there on");
     assert_eq!(status["experiments"]["version"], "edge-1");
     // Its rings are found by its number.
-    let (code, said) = daemon.order(&["status"]);
+    let (code, said) = daemon.order(&["status", "--json"]);
     assert_eq!(code, Some(0), "{said}");
+    let found: Value = serde_json::from_str(&said).unwrap();
+    assert!(!found["rings"].as_array().unwrap().is_empty(), "{said}");
     let law = || -> [Value; 3] {
         ["attempted", "delivered", "unaccounted"].map(|figure| look()["law"][figure].clone())
     };
