@@ -4,12 +4,12 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use log_lines::is_event;
@@ -59,25 +59,43 @@ pub fn has_io_uring() -> bool {
     refusal.is_none()
 }
 
-/// The first of so many free ports in a row. Each is given out once, and lies below
-/// those that the kernel gives to whom asks for any (ip(7), ip_local_port_range),
-/// which a connection of another test could take before a daemon listens there.
+/// Ports that no test program beside this one gives out.
+struct Ports {
+    left: Range<u16>,
+    /// A block of ports is ours as long as we have the UDP port of its first number,
+    /// which nobody needs; the kernel takes it back whatever becomes of us.
+    claims: Vec<UdpSocket>,
+}
+
+impl Ports {
+    /// Below those that the kernel gives to whom asks for any (ip(7), ip_local_port_range),
+    /// which a connection of another test could take before a daemon listens there.
+    const ALL: Range<u16> = 10_000..32_000;
+    const BLOCK: u16 = 250;
+
+    fn claim_block(&mut self) {
+        let mut firsts = Ports::ALL.step_by(Ports::BLOCK.into());
+        let claim = firsts.find_map(|first| Some((first, UdpSocket::bind(("127.0.0.1", first)).ok()?)));
+        let (first, claim) = claim.expect("no block of ports is left");
+        self.left = first..first + Ports::BLOCK;
+        self.claims.push(claim);
+    }
+}
+
+/// The first of so many free ports in a row. Each is given out once.
 pub fn free_ports(count: u16) -> u16 {
-    const PORTS: Range<u16> = 10_000..32_000;
-    static NEXT: Mutex<Option<u16>> = Mutex::new(None);
-    let mut next = NEXT.lock().unwrap();
-    // Test programs that run side by side begin at different places.
-    let mut first = next.unwrap_or_else(|| PORTS.start + (std::process::id() * 97 % 20_000) as u16);
+    static PORTS: Mutex<Ports> = Mutex::new(Ports { left: 0..0, claims: Vec::new() });
+    let mut ports = PORTS.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
-        if first + count > PORTS.end {
-            first = PORTS.start;
+        while ports.left.len() < count.into() {
+            ports.claim_block();
         }
-        let behind = first + count;
-        if (first..behind).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
-            *next = Some(behind);
+        let first = ports.left.start;
+        let is_free = (first..first + count).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok());
+        ports.left.start += if is_free { count } else { 1 };
+        if is_free {
             return first;
         }
-        first += 1;
     }
 }
 
