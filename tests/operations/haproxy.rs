@@ -12,7 +12,11 @@ use crate::show::rate;
 use crate::support::{Client, Daemon, Plan, signal, wait_until};
 
 fn daemon(workers: usize) -> Daemon {
-    Plan::new("auto", "edge.experiments.json").workers(workers).set("pool.assign.ports=per_worker").start()
+    Plan::new("auto", "edge.experiments.json")
+        .workers(workers)
+        .set("pool.assign.ports=per_worker")
+        .set("pool.admin.head_timeout=1h")
+        .start()
 }
 
 fn load(port: u16, connections: usize, rate: f64) -> Generator {

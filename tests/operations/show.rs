@@ -136,7 +136,9 @@ fn kill(
 fn a_killed_worker_loses_what_was_under_way_and_a_killed_master_or_logger_nothing() {
     const CONNECTIONS: usize = 32;
     let mut daemon = Plan::new("auto", "edge.experiments.json").workers(2).set("orphan_timeout=1h").start();
-    for expected in ["event=ended", "event=restart_waits", "event=master_gone", "event=takeover"] {
+    for expected in
+        ["event=ended", "event=restart_waits", "event=master_gone", "event=takeover", "event=torn_file_cut"]
+    {
         daemon.expect(expected);
     }
     let load = generator(daemon.assign(), CONNECTIONS, rate(400));

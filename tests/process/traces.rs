@@ -398,7 +398,8 @@ for_each_backend! {
         for client in [&mut heavy, &mut light] {
             assert_eq!(client.get("/livez").status, 200);
         }
-        // Both are there when the worker looks, mostly the batch first.
+        // Both are there when the worker looks, mostly the batch first, and mostly it gets
+        // a CPU for both.
         let (start, mut found) = (Instant::now(), false);
         for parent in 1.. {
             assert!(!found && start.elapsed() < PATIENCE, "no hole behind a batch");
@@ -414,10 +415,11 @@ for_each_backend! {
             let behind_ns = hole["splitd.hole.behind.duration_ns"].as_u64().unwrap();
             let queue_ns = took_ns(&request.children["queue"]);
             assert_eq!(hole["splitd.hole.duration_ns"], queue_ns);
-            assert!(behind_ns <= queue_ns && behind_ns > queue_ns / 2, "the batch was most of it: {request:?}");
-            assert!(queue_ns <= request.took_ns());
-            found = true;
-            break;
+            assert!(behind_ns <= queue_ns && queue_ns <= request.took_ns(), "{request:?}");
+            found = behind_ns > queue_ns / 2;
+            if found {
+                break;
+            }
         }
         assert!(found);
         assert_eq!(daemon.stop(), Some(0));
@@ -447,12 +449,10 @@ for_each_backend! {
             for request in collector.requests() {
                 let Some(hole) = request.hole("descheduled") else { continue };
                 let hole_ns = hole["splitd.hole.duration_ns"].as_u64().unwrap();
-                if Duration::from_nanos(hole_ns) < STOPPED {
-                    continue;
-                }
-                assert!(hole["splitd.hole.switches.voluntary"].as_u64().unwrap() >= 1, "{request:?}");
                 assert!(request.took_ns() >= hole_ns, "the hole is in the span: {request:?}");
-                found = true;
+                // One that gave way to somebody else is a hole as well.
+                found |= Duration::from_nanos(hole_ns) >= STOPPED
+                    && hole["splitd.hole.switches.voluntary"].as_u64().unwrap() >= 1;
             }
             if found {
                 break;
@@ -479,8 +479,9 @@ for_each_backend! {
                 of("minor") + of("major")
             })
         };
-        let calm = ask(2);
-        assert_eq!(faults(&calm), 0, "{calm:?}");
+        // Now and then the kernel moves a page of whomever it likes.
+        let calm: Vec<Request> = (2..5).map(&mut ask).take_while(|request| faults(request) > 0).collect();
+        assert!(calm.len() < 3, "{calm:?}");
         wait_until("the ring to be empty", || daemon.metric("splitd_exposures_in_rings") == 0);
         // Its records were read; their pages go.
         let list = |path: PathBuf| fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
@@ -493,7 +494,7 @@ for_each_backend! {
                 return;
             }
         }
-        let faulting = ask(3);
+        let faulting = ask(5);
         // 60 exposures of more than a kilobyte.
         assert!(faults(&faulting) >= 15, "{faulting:?}");
         assert_eq!(daemon.stop(), Some(0));

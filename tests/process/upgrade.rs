@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::for_each_backend;
+use crate::kills::accounts;
 use crate::support::{Client, Daemon, Load, Plan, signal, wait_until};
 
 /// Orders an upgrade, and waits until every process but the master is another.
@@ -55,12 +56,7 @@ for_each_backend! {
         assert_eq!(daemon.metric("splitd_upgrades_failed_total"), 0);
         assert!(daemon.metric("splitd_requests_total{pool=\"assign\"") >= 800, "counts go on");
         assert_eq!(daemon.stop(), Some(0));
-        assert_eq!(daemon.lost(), 0);
-        let user = |event: &Value| event["units"]["user_id"].as_str().unwrap().to_owned();
-        let delivered: std::collections::BTreeSet<String> = daemon.events().iter().map(user).collect();
-        for user in &outcome.answered {
-            assert!(delivered.contains(user), "{user} was not delivered");
-        }
+        accounts(&daemon, &outcome);
     }
 
     a_program_that_is_not_in_order_is_refused_and_nothing_changes(io) {
