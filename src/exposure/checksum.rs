@@ -47,6 +47,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
         #[test]
         fn any_bytes_in_any_pieces_have_the_plain_checksum(
             bytes in proptest::collection::vec(any::<u8>(), 0..3000), at in any::<prop::sample::Index>()

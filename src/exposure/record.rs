@@ -212,6 +212,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
         #[test]
         fn what_is_encoded_is_what_any_protobuf_library_decodes(
             (instance, ring, seq) in (any::<u64>(), any::<u16>(), 0..1u64 << 48),

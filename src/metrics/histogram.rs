@@ -197,6 +197,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
         #[test]
         fn a_duration_falls_where_the_plain_search_finds_it(ns in duration()) {
             prop_assert_eq!(bucket(ns), plain_bucket(ns));

@@ -112,6 +112,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
         #[test]
         fn what_is_written_is_read_again(trace in 1u128.., span in 1u64.., flags: u8) {
             let text = format!("00-{trace:032x}-{span:016x}-{flags:02x}");

@@ -184,6 +184,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
         /// Against the plain twin: a list of (slot, class, deadline, order of arming).
         #[test]
         fn timers_expire_like_a_sorted_list(

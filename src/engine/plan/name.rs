@@ -94,6 +94,7 @@ mod tests {
     use super::*;
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
         #[test]
         fn names_are_equal_where_their_bytes_are(
             name in proptest::collection::vec(0..3u8, 0..40),

@@ -330,7 +330,7 @@ enum Move {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn whatever_sink_and_disk_do_everything_arrives_and_is_confirmed_once(moves in proptest::collection::vec(

@@ -1,7 +1,5 @@
 //! Damaged words, foreign words, and a vandal.
 
-use std::time::{Duration, Instant};
-
 use super::*;
 
 #[test]
@@ -267,7 +265,7 @@ fn a_reader_that_is_there_puts_its_state_back() {
 }
 
 #[test]
-fn rings_and_files_survive_two_seconds_of_seeded_vandalism() {
+fn rings_and_files_survive_seeded_vandalism() {
     let seed = 0x5eed_0000_2026_1122_u64;
     println!("seed {seed:#x}");
     let mut state = seed;
@@ -277,9 +275,8 @@ fn rings_and_files_survive_two_seconds_of_seeded_vandalism() {
         state ^= state << 17;
         state
     };
-    let begin = Instant::now();
     let mut data = Vec::new();
-    while begin.elapsed() < Duration::from_secs(2) {
+    for _ in 0..50_000 {
         let size = random() % 700;
         data.clear();
         data.extend((0..size).map(|_| (random() >> 32) as u8));

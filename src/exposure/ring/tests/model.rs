@@ -78,6 +78,7 @@ impl Model {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
     #[test]
     fn the_ring_is_a_bounded_queue_whatever_happens_in_whatever_order(
         events in proptest::collection::vec(event(), 1..400),

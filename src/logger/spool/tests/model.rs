@@ -298,7 +298,7 @@ pub(super) fn play(options: Options, moves: Vec<Move>, loses: bool) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
     fn nothing_confirmed_is_lost_or_doubled_on_a_disk_that_fails_at_any_call(moves in moves()) {

@@ -81,6 +81,7 @@ fn take(house: &mut House, step: &Step) {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
     /// `House` asserts after every step: one process a slot and so one writer a
     /// ring, every waiting socket served where a neighbour is ready, no orders to
     /// the dead, no timer in the past, the logger last, Exit with nobody alive.
