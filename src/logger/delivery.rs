@@ -14,9 +14,10 @@
 //!   [`STALL_TIME`]. Then batches go to the spool; what is under way stays so, and
 //!   is not handed out by the spool before it has come back. So nothing is
 //!   doubled but where the sink itself does not know whether it has it.
-//! - One delivery ends the stall. While it lasts, something is always under way:
-//!   what is left of before, or one chunk of the spool (or, where the spool takes
-//!   nothing, of the rings).
+//! - One delivery ends the stall, or that nothing is left to deliver (what was in
+//!   the spool can be evicted, or damaged). While it lasts, something is always under
+//!   way: what is left of before, or one chunk of the spool (or, where the spool
+//!   takes nothing, of the rings).
 //! - What neither takes stays in its batch, and so in the rings.
 //!
 //! Live traffic is here, what goes through the spool in [`spooling`].
@@ -336,6 +337,11 @@ impl<C: Courier, D: Disk> Delivery<C, D> {
     fn look_for_stall(&mut self, now: Now) {
         if self.is_idle() {
             self.progress = now;
+            if self.spool.as_ref().is_some_and(|spool| spool.count() == 0)
+                && let Some(since) = self.stalled.take()
+            {
+                log::info!("event=sink_awaited_no_more after_s={:.1}", now.since(since).as_secs_f64());
+            }
             return;
         }
         let stall_time = if self.stopping { STALL_TIME_STOPPING } else { STALL_TIME };

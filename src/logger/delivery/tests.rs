@@ -321,6 +321,25 @@ fn at_the_end_what_is_not_delivered_is_synced_in_the_spool() {
     assert_eq!((house.spooled(), house.in_spool()), (20, 20));
 }
 
+#[test]
+fn a_stall_ends_when_nothing_is_left_to_deliver() {
+    let mut house = House::new();
+    house.mood(Mood::Full);
+    house.push(20);
+    house.pass(3_000);
+    assert!(house.delivery.is_stalled());
+    assert_eq!(house.in_spool(), 20);
+    // What can't be read for half a minute counts as damaged.
+    house.mood(Mood::Well);
+    house.disk.set_dead(true);
+    house.pass(60_000);
+    house.disk.set_dead(false);
+    house.pass(1_000);
+    assert_eq!((house.topic().len(), house.in_spool()), (0, 0));
+    assert!(!house.delivery.is_stalled(), "nobody waits for the sink");
+    house.end(0);
+}
+
 #[derive(Debug, Clone)]
 enum Move {
     Push(u64),
@@ -330,7 +349,7 @@ enum Move {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
     fn whatever_sink_and_disk_do_everything_arrives_and_is_confirmed_once(moves in proptest::collection::vec(
