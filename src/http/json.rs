@@ -23,6 +23,7 @@ use crate::limits;
 use self::number::short_decimal;
 pub(super) use self::number::{number_end, number_value};
 use self::special::first_special;
+pub(super) use self::special::{is_special, specials};
 use super::order::{MemberOrder, Order, Place};
 
 use super::fields::{Fields, Scalar, ScanFault, Scanned};
@@ -64,11 +65,6 @@ fn utf8(body: &[u8]) -> Result<&str, ScanFault<'static>> {
         std::str::from_utf8(body)
             .map_err(|error| ScanFault::Body { offset: error.valid_up_to(), reason: "not UTF-8" })
     })
-}
-
-/// Whether a JSON string needs no escapes for `text`.
-pub fn is_plain(text: &str) -> bool {
-    first_special(text.as_bytes()).is_none()
 }
 
 /// Hands `text`, escaped for the inside of a JSON string, to `push` in pieces.

@@ -2,13 +2,17 @@
 //! written by programs, so the next member's name is mostly the one that came
 //! behind the same attribute in the request before, spelled and spaced the same:
 //! one comparison of its text then stands for the comma, the quotes, the colon
-//! (in a query string for `&` and `=`) and the search for the name.
+//! (in a query string for `&` and `=`) and the search for the name. In a query
+//! string units stand among the attributes; its first unit, its second … have
+//! slots of their own behind the attributes'.
 //!
 //! A guess is as good as reading: what was read there byte for byte the same was
 //! read as this attribute, and `{` has a place of its own, so no comma is taken
 //! for granted where there must be none. A wrong guess costs two comparisons.
 
 use wide::u8x16;
+
+use crate::limits::UNIT_COUNT_MAX;
 
 /// Bytes of a member's text that are kept: `, "days_since_signup": ` has 23.
 const TEXT_SIZE_MAX: usize = 32;
@@ -56,7 +60,7 @@ impl MemberOrder {
     /// For so many slots; nothing is expected yet.
     #[must_use]
     pub fn new(slot_count: usize) -> MemberOrder {
-        let order = || Order(vec![UNKNOWN; slot_count + 1].into_boxed_slice());
+        let order = || Order(vec![UNKNOWN; 1 + slot_count + UNIT_COUNT_MAX].into_boxed_slice());
         MemberOrder { body: order(), query: order() }
     }
 }
@@ -66,11 +70,29 @@ impl MemberOrder {
 pub(super) struct Order(Box<[Member]>);
 
 impl Order {
+    /// The slot of a query string's first unit: the next one's is the next.
+    #[inline(always)]
+    pub(super) fn unit_slot(&self) -> u16 {
+        (self.0.len() - 1 - UNIT_COUNT_MAX) as u16
+    }
+
     /// Whose value follows in `rest`, and the bytes before it: where the expected
     /// member follows, or the one expected behind that one, which was left out.
     #[inline(always)]
     pub(super) fn guess(&self, rest: &[u8], place: Place) -> Option<(u16, usize)> {
-        let rest = rest.first_chunk()?;
+        match rest.first_chunk() {
+            Some(rest) => self.guess_in(rest, place),
+            None => {
+                // No member's text has a NUL, so none goes beyond the rest.
+                let mut padded = [0; TEXT_SIZE_MAX];
+                padded[..rest.len()].copy_from_slice(rest);
+                self.guess_in(&padded, place)
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn guess_in(&self, rest: &[u8; TEXT_SIZE_MAX], place: Place) -> Option<(u16, usize)> {
         let member = self.0.get(place.0)?;
         if let Some(size) = member.size_in(rest) {
             return Some((member.slot, size));

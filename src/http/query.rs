@@ -68,6 +68,7 @@ pub fn scan_query<'a, F: Fields<'a>>(
         seen: Slots::default(),
         repeated: false,
         units: UnitList::default(),
+        unit_slot: order.query.unit_slot(),
         options: QueryOptions::default(),
     };
     fields.attributes_begin();
@@ -145,6 +146,8 @@ struct QueryScan<'a> {
     /// An attribute was given twice.
     repeated: bool,
     units: UnitList<'a>,
+    /// The first unit's slot: [`Order::unit_slot`].
+    unit_slot: u16,
     options: QueryOptions,
 }
 
@@ -160,15 +163,18 @@ impl<'a> QueryScan<'a> {
                 let name = &query[name_at..at + size - 1];
                 let value = Raw::value(query, at + size);
                 (at, place) = (value.end, Place::behind(slot));
-                self.is_repeated(slot);
-                self.context.plain_member(name);
-                self.attribute(slot, value, fields)?;
+                if slot >= self.unit_slot {
+                    self.unit(name, value)?;
+                } else {
+                    self.is_repeated(slot);
+                    self.context.plain_member(name);
+                    self.attribute(slot, value, fields)?;
+                }
                 continue;
             }
             let (name, value) = Raw::pair(query, name_at);
             if let Some(slot) = self.pair(name, value, false, fields)? {
-                // Of a name that stands for itself, here and in JSON.
-                if !name.encoded && name.end < value.end && json::is_plain(name.text) {
+                if name.is_plain && name.end < value.end {
                     order.learn(place, &bytes[..name.end + 1 - at], slot);
                 }
                 place = Place::behind(slot);
@@ -178,7 +184,7 @@ impl<'a> QueryScan<'a> {
         Ok(())
     }
 
-    /// One `name=value`; its slot, where it is an attribute's. Again, from the end, only
+    /// One `name=value`; its slot, where it is an attribute's or a unit's. Again, from the end, only
     /// attributes are told, and only those not seen yet: each one's last value.
     fn pair<F: Fields<'a>>(
         &mut self,
@@ -199,10 +205,10 @@ impl<'a> QueryScan<'a> {
         match fields.query_name(name) {
             QueryName::Unit if again => {}
             QueryName::Unit => {
+                let slot = self.unit_slot + self.units.count() as u16;
                 let name = self.texts.hold(name_text);
-                let value = self.decode(value)?;
-                let value = self.texts.hold(value);
-                self.units.set_text(name, value);
+                self.unit(name, value)?;
+                return Ok(Some(slot));
             }
             QueryName::Attribute(slot) => {
                 if !(self.is_repeated(slot) && again) {
@@ -216,6 +222,12 @@ impl<'a> QueryScan<'a> {
             }
         }
         Ok(None)
+    }
+
+    fn unit(&mut self, name: &'a str, value: Raw<'a>) -> Result<(), ScanFault<'a>> {
+        let value = self.decode(value)?;
+        self.units.set_text(name, self.texts.hold(value));
+        Ok(())
     }
 
     /// Whether this attribute came before.
@@ -244,7 +256,10 @@ impl<'a> QueryScan<'a> {
                 if number > 0 {
                     self.context.push(b",");
                 }
-                self.context.text(item);
+                match raw.is_plain {
+                    true => self.context.plain_text(item),
+                    false => self.context.text(item),
+                }
                 fields.list_item(slot, item);
             }
             self.context.push(b"]");
@@ -264,6 +279,7 @@ impl<'a> QueryScan<'a> {
         match scalar {
             // Numbers and truths stand in JSON as they stand here.
             Some(_) => self.context.push(value.as_bytes()),
+            None if raw.is_plain => self.context.plain_text(value),
             None => self.context.text(value),
         }
         fields.value(slot, scalar.unwrap_or(Scalar::Text(value)));
@@ -283,7 +299,7 @@ impl<'a> QueryScan<'a> {
 
     #[inline]
     fn decode(&mut self, raw: Raw<'a>) -> Result<Text<'a>, ScanFault<'a>> {
-        if !raw.encoded {
+        if raw.is_plain {
             return Ok(Text::Plain(raw.text));
         }
         decode(raw.text, &mut self.texts).map_err(|fault| ScanFault::Query {
@@ -297,8 +313,8 @@ impl<'a> QueryScan<'a> {
 #[derive(Debug, Clone, Copy)]
 struct Raw<'a> {
     text: &'a str,
-    /// There may be a `%` in it.
-    encoded: bool,
+    /// It stands for itself, here and within a JSON string.
+    is_plain: bool,
     /// The byte of the query string that it ends before.
     end: usize,
 }
@@ -311,7 +327,7 @@ impl<'a> Raw<'a> {
         let name = Raw::until(query, from, b'=');
         let value = match query.as_bytes().get(name.end) {
             Some(b'=') => Raw::value(query, name.end + 1),
-            _ => Raw { text: "", encoded: false, end: name.end },
+            _ => Raw { text: "", is_plain: true, end: name.end },
         };
         (name, value)
     }
@@ -325,24 +341,25 @@ impl<'a> Raw<'a> {
     #[inline]
     fn until(query: &'a str, from: usize, mark: u8) -> Raw<'a> {
         let bytes = query.as_bytes();
-        let (mut end, mut encoded) = (from, false);
+        let (mut end, mut is_plain) = (from, true);
         while let Some(chunk) = bytes[end..].first_chunk::<16>() {
+            let special = json::specials(chunk);
             let chunk = u8x16::new(*chunk);
             let is = |byte| chunk.simd_eq(u8x16::splat(byte)).to_bitmask();
             let ends = is(b'&') | is(mark);
             // Those before the end.
-            encoded |= is(b'%') & (ends.wrapping_sub(1) & !ends) != 0;
+            is_plain &= (is(b'%') | special) & (ends.wrapping_sub(1) & !ends) == 0;
             if ends != 0 {
                 end += ends.trailing_zeros() as usize;
-                return Raw { text: &query[from..end], encoded, end };
+                return Raw { text: &query[from..end], is_plain, end };
             }
             end += 16;
         }
         while let Some(&byte) = bytes.get(end).filter(|&&byte| byte != b'&' && byte != mark) {
-            encoded |= byte == b'%';
+            is_plain &= byte != b'%' && !json::is_special(byte);
             end += 1;
         }
-        Raw { text: &query[from..end], encoded, end }
+        Raw { text: &query[from..end], is_plain, end }
     }
 }
 
@@ -375,6 +392,13 @@ impl<'a> Context<'a> {
         self.push(if self.size == 0 { b"{\"" } else { b",\"" });
         self.push(name.as_bytes());
         self.push(b"\":");
+    }
+
+    /// A text that needs no escapes.
+    fn plain_text(&mut self, text: &str) {
+        self.push(b"\"");
+        self.push(text.as_bytes());
+        self.push(b"\"");
     }
 
     fn close(mut self) -> &'a [u8] {

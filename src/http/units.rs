@@ -27,6 +27,11 @@ impl<'a> UnitList<'a> {
         self.surplus = None;
     }
 
+    /// Units so far.
+    pub(super) fn count(&self) -> usize {
+        self.units.len()
+    }
+
     /// A unit's value: a string, or an integer's text; `""` is missing.
     pub(super) fn set_text(&mut self, name: &'a str, value: &'a str) {
         self.set(name, Some(value));

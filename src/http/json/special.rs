@@ -19,7 +19,7 @@ pub(super) fn first_special(bytes: &[u8]) -> Option<usize> {
 
 /// A bit for each of the bytes that is special.
 #[inline(always)]
-fn specials(chunk: &[u8; 16]) -> u32 {
+pub(in crate::http) fn specials(chunk: &[u8; 16]) -> u32 {
     let chunk = u8x16::new(*chunk);
     let controls = chunk.min(u8x16::splat(0x1F)).simd_eq(chunk);
     let quotes = chunk.simd_eq(u8x16::splat(b'"'));
@@ -61,8 +61,13 @@ fn first_special_by_words(bytes: &[u8]) -> Option<usize> {
         }
         at += 8;
     }
-    let found = bytes[at..].iter().position(|&byte| byte < 0x20 || byte == b'"' || byte == b'\\');
-    found.map(|found| at + found)
+    bytes[at..].iter().position(|&byte| is_special(byte)).map(|found| at + found)
+}
+
+/// Whether a byte does not stand for itself inside a JSON string.
+#[inline]
+pub(in crate::http) fn is_special(byte: u8) -> bool {
+    byte < 0x20 || byte == b'"' || byte == b'\\'
 }
 
 #[cfg(test)]
