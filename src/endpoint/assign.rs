@@ -57,7 +57,7 @@ struct Asked<'a> {
 impl App<'_, '_> {
     /// `/v1/assign`
     pub(super) fn assign(&mut self, request: &Request<'_>, scratch: &mut [u8], now: Now, answer: Answer<'_>) {
-        let App { plan, order, facts, decision, tally, desk, .. } = self;
+        let App { plan, version_line, order, facts, decision, tally, desk, .. } = self;
         let asked = read(plan, order, facts, tally, desk, request, scratch);
         desk.trace_stage(Stage::Parse);
         let asked = match asked {
@@ -71,7 +71,7 @@ impl App<'_, '_> {
             record(plan, decision, tally, desk, &asked, now);
         }
         desk.trace_recorded(decision.chosen().len());
-        let head = answer.start(Status::Ok).header("X-Splitd-Version", plan.version());
+        let head = answer.start(Status::Ok).header_line(version_line);
         let mut body = head.body(ContentType::Json);
         write_all(plan, decision.chosen(), asked.scanned.payloads, &mut body);
         body.finish();
@@ -86,7 +86,7 @@ impl App<'_, '_> {
         now: Now,
         answer: Answer<'_>,
     ) {
-        let App { plan, order, facts, decision, tally, desk, .. } = self;
+        let App { plan, version_line, order, facts, decision, tally, desk, .. } = self;
         let asked = read(plan, order, facts, tally, desk, request, scratch);
         desk.trace_stage(Stage::Parse);
         let asked = match asked {
@@ -100,7 +100,7 @@ impl App<'_, '_> {
         }
         desk.trace_recorded(decision.chosen().len());
         let chosen = decision.chosen().first();
-        let head = answer.start(Status::Ok).header("X-Splitd-Version", plan.version());
+        let head = answer.start(Status::Ok).header_line(version_line);
         let mut body = head.body(ContentType::Json);
         body.push_str("{\"version\":");
         body.push(plan.version_json());
@@ -270,11 +270,11 @@ fn write_all(plan: &Plan<'_>, chosen: &[Chosen], payloads: bool, out: &mut Out<'
     out.push_str("}}");
 }
 
-fn join<'p>(fragments: impl Iterator<Item = &'p [u8]>, out: &mut Out<'_>) {
-    let mut separator: &[u8] = b"";
-    for fragment in fragments {
-        out.push(separator);
-        out.push(fragment);
-        separator = b",";
+/// Members with a comma before each, but for the first's.
+fn join<'p>(members: impl Iterator<Item = &'p [u8]>, out: &mut Out<'_>) {
+    let mut left_out = 1;
+    for member in members {
+        out.push(&member[left_out..]);
+        left_out = 0;
     }
 }

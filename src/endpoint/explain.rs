@@ -33,7 +33,7 @@ impl App<'_, '_> {
         scratch: &mut [u8],
         answer: Answer<'_>,
     ) {
-        let App { plan, order, facts, tally, desk, source, .. } = self;
+        let App { plan, version_line, order, facts, tally, desk, source, .. } = self;
         let mut notes = Notes::new(Form::new(plan, facts));
         let scanned = scan(request, scratch, order, &mut notes).map_err(Fault::Scan);
         let Notes { mut ignored, request, .. } = notes;
@@ -56,8 +56,7 @@ impl App<'_, '_> {
             );
             return answer.problem(Status::UnprocessableContent, detail);
         }
-        let mut body =
-            answer.start(Status::Ok).header("X-Splitd-Version", plan.version()).body(ContentType::Json);
+        let mut body = answer.start(Status::Ok).header_line(version_line).body(ContentType::Json);
         body.push(&json);
         body.finish();
     }

@@ -24,8 +24,8 @@ use crate::engine::attributes::Facts;
 use crate::engine::plan::Plan;
 use crate::exposure::ring::Writer;
 use crate::http::{
-    Admission, Answer, BodyMode, ContentType, Head, LinesHead, Media, MemberOrder, Method, Out, Refusal,
-    Request, Service, Status, percent_decode, query_options,
+    Admission, Answer, BodyMode, ContentType, Head, HeaderLine, LinesHead, Media, MemberOrder, Method, Out,
+    Refusal, Request, Service, Status, percent_decode, query_options,
 };
 use crate::limits::{ANSWER_SIZE_MAX, EXPOSURE_SIZE_MAX, HEAD_SIZE_MAX, NAME_SIZE_MAX, REPORT_SIZE_MAX};
 use crate::metrics::pace::Pace;
@@ -189,6 +189,8 @@ impl<'r> Desk<'r> {
 /// The endpoints over one plan.
 pub struct App<'a, 'r> {
     plan: &'a Plan<'a>,
+    /// Says by which experiments file an answer was decided.
+    version_line: HeaderLine,
     order: MemberOrder,
     facts: Facts,
     decision: Decision,
@@ -207,6 +209,7 @@ impl<'a, 'r> App<'a, 'r> {
         let (facts, decision) = (Facts::new(plan), Decision::new(plan));
         App {
             plan,
+            version_line: HeaderLine::new("X-Splitd-Version", plan.version()),
             order: MemberOrder::new(plan.attribute_count()),
             facts,
             decision,
@@ -329,7 +332,7 @@ impl Service for App<'_, '_> {
     }
 
     fn lines_begin(&mut self, _: Admission, head: &mut LinesHead<'_, '_>) {
-        head.header("X-Splitd-Version", self.plan.version());
+        head.header_line(&self.version_line);
     }
 
     fn answer_line(

@@ -51,7 +51,7 @@ impl App<'_, '_> {
 
     /// Nobody takes part in anything, and nothing is recorded.
     pub(super) fn answer_shed(&self, experiment: Option<ExperimentIndex>, answer: Answer<'_>) {
-        let head = answer.start(Status::Ok).header("X-Splitd-Version", self.plan.version());
+        let head = answer.start(Status::Ok).header_line(&self.version_line);
         let mut body = head.header("X-Splitd-Shed", "queue").body(ContentType::Json);
         body.push_str("{\"version\":");
         body.push(self.plan.version_json());

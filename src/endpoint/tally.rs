@@ -37,7 +37,7 @@ impl Tally {
         for chosen in chosen {
             let place = &mut self.assignments[chosen.index()];
             if *place == UNKNOWN {
-                *place = look_up(names, kind(plan, chosen), plan.answer_fragment(chosen));
+                *place = look_up(names, kind(plan, chosen), plan.assignment_json(chosen));
             }
             block.add_named(*place, 1);
         }
@@ -89,7 +89,7 @@ pub fn learn(image: &[u8], table: Table<'_>) -> Result<(), PlanFault> {
         names.learn(NameKind::Attribute, name.as_bytes());
     }
     for chosen in plan.assignments() {
-        names.learn(kind(&plan, &chosen), plan.answer_fragment(&chosen));
+        names.learn(kind(&plan, &chosen), plan.assignment_json(&chosen));
     }
     let known = table.shares();
     let holds = |(place, share): &(Place, Share)| known.get(*place).is_some_and(|(known, _)| known == *share);
@@ -125,7 +125,7 @@ fn shares(plan: &Plan<'_>, names: Names<'_>) -> Vec<Vec<(Place, Share)>> {
     let of_experiment = |groups: &[Chosen]| {
         let experiment = groups.iter().map(|chosen| plan.bucket_count(chosen)).fold(0, u32::saturating_add);
         let share = |chosen: &Chosen| {
-            let place = names.find(NameKind::Assignment, plan.answer_fragment(chosen))?;
+            let place = names.find(NameKind::Assignment, plan.assignment_json(chosen))?;
             Some((place, Share { group: plan.bucket_count(chosen), experiment }))
         };
         groups.iter().filter_map(share).collect()

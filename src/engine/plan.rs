@@ -90,6 +90,7 @@ pub enum PlanFault {
 pub struct Plan<'p> {
     header: &'p Header,
     tables: Tables<'p>,
+    version: &'p str,
 }
 
 impl<'p> Plan<'p> {
@@ -107,14 +108,16 @@ impl<'p> Plan<'p> {
     /// process, and that nobody could change since: looks at the header alone.
     pub fn attach(bytes: &'p [u8]) -> Result<Plan<'p>, PlanFault> {
         let (header, tables) = image::attach(bytes)?;
-        Ok(Plan { header, tables })
+        let version = tables.text.get(header.version.range()).and_then(|text| std::str::from_utf8(text).ok());
+        let version = version.ok_or(PlanFault::Row { table: "text", row: header.version.start as usize })?;
+        Ok(Plan { header, tables, version })
     }
 
     // ── What the experiments file said ─────────────────────────────────────
 
     /// The experiments file's `version`.
     pub fn version(&self) -> &'p str {
-        self.str(self.header.version)
+        self.version
     }
 
     /// The version as JSON, with its quotes.
@@ -272,7 +275,7 @@ impl<'p> Plan<'p> {
                 let layers = &layers[batch.layer_first as usize..][..batch.layer_count as usize];
                 for layers in layers.chunks(CHUNK) {
                     let owner_count = Draw { salted, ends, runs, text }.owners(batch, layers, &shape, owners);
-                    let passed_count = segment::hold(leaves, facts, &mut owners[..owner_count], passed);
+                    let passed_count = segment::hold(leaves, facts, owners, owner_count, passed);
                     passed[..passed_count].iter().for_each(|&variant| mark(variant_bits, variant));
                 }
             }
@@ -361,27 +364,33 @@ impl<'p> Plan<'p> {
 
     // ── Bytes made when the plan was compiled ──────────────────────────────
 
-    /// `"new_home":"test"`
+    /// `,"new_home":"test"`
     #[inline]
     pub fn answer_fragment(&self, chosen: &Chosen) -> &'p [u8] {
         self.bytes(self.variant(chosen).answer)
     }
 
-    /// `"new_home":{"rows":5}`, if the group has a payload.
+    /// `,"new_home":{"rows":5}`, if the group has a payload.
     pub fn payload_fragment(&self, chosen: &Chosen) -> Option<&'p [u8]> {
         let payload = self.variant(chosen).payload;
         (payload.size != 0).then(|| self.bytes(payload))
     }
 
+    /// `"new_home":"test"`
+    #[inline]
+    pub fn assignment_json(&self, chosen: &Chosen) -> &'p [u8] {
+        &self.answer_fragment(chosen)[1..]
+    }
+
     /// `"test"`
     pub fn group_json(&self, chosen: &Chosen) -> &'p [u8] {
-        &self.answer_fragment(chosen)[self.experiment_json(chosen.experiment).len() + 1..]
+        &self.answer_fragment(chosen)[self.experiment_json(chosen.experiment).len() + 2..]
     }
 
     /// `{"rows":5}`, if the group has a payload.
     pub fn payload_json(&self, chosen: &Chosen) -> Option<&'p [u8]> {
         let fragment = self.payload_fragment(chosen)?;
-        Some(&fragment[self.experiment_json(chosen.experiment).len() + 1..])
+        Some(&fragment[self.experiment_json(chosen.experiment).len() + 2..])
     }
 
     /// `"new_home"`

@@ -15,6 +15,8 @@
 //! - Leaf 0 is *false* and leaf 1 is *true*; both lead to themselves.
 //! - Every other leaf leads forward or to one of the two, so every walk ends.
 
+use std::cell::Cell;
+
 use bytemuck::{Pod, Zeroable};
 
 use super::layer::{CHUNK, Run};
@@ -63,25 +65,34 @@ pub(super) fn holds(leaves: &[Leaf], facts: &[u32], entry: u32) -> bool {
     at == TRUE
 }
 
-/// The variants of those runs whose segments hold, in some order. Takes `runs`
-/// for the work; says how many hold.
+/// The variants of those of the first `run_count` runs whose segments hold, in some
+/// order. Takes `runs` for the work; says how many hold.
 ///
 /// A walk alone is a chain of dependent loads, and where it ends no processor
 /// foresees. So every run makes one step, and those that go on make the next:
 /// steps of one round do not wait for one another, and nothing branches but a
 /// round's end.
 #[inline(always)]
-pub(super) fn hold(leaves: &[Leaf], facts: &[u32], runs: &mut [Run], out: &mut [u32; CHUNK]) -> usize {
-    let (mut out_count, mut left_count) = (0, runs.len());
+pub(super) fn hold(
+    leaves: &[Leaf],
+    facts: &[u32],
+    runs: &mut [Run; CHUNK],
+    run_count: usize,
+    out: &mut [u32; CHUNK],
+) -> usize {
+    // Those that go on move to the front while the others are still read.
+    let runs = Cell::from_mut(runs).as_array_of_cells();
+    let (mut out_count, mut left_count) = (0, run_count);
     while left_count > 0 {
         let mut kept_count = 0;
-        for index in 0..left_count {
-            let Run { entry, variant } = runs[index];
+        for run in &runs[..left_count] {
+            let Run { entry, variant } = run.get();
             // From one of the two ends a step leads nowhere else.
             let entry = leaves[entry as usize].lead(facts);
-            runs[kept_count] = Run { entry, variant };
+            // No more are kept or put out than there are runs: the remainders tell the compiler.
+            runs[kept_count % CHUNK].set(Run { entry, variant });
             kept_count += usize::from(entry > TRUE);
-            out[out_count % CHUNK] = variant; // no more than there are runs
+            out[out_count % CHUNK] = variant;
             out_count += usize::from(entry == TRUE);
         }
         left_count = kept_count;
@@ -116,10 +127,11 @@ mod tests {
         for word in 0..4 {
             let entries = [FALSE, TRUE, 2, 3, 2];
             let alone: Vec<u32> = (0..5).filter(|&n| holds(&leaves, &[word], entries[n as usize])).collect();
-            let mut runs: Vec<Run> =
-                (0..).zip(entries).map(|(variant, entry)| Run { entry, variant }).collect();
-            let mut out = [0; CHUNK];
-            let count = hold(&leaves, &[word], &mut runs, &mut out);
+            let (mut runs, mut out) = ([Run::NOBODYS; CHUNK], [0; CHUNK]);
+            for (variant, entry) in (0..).zip(entries) {
+                runs[variant as usize] = Run { entry, variant };
+            }
+            let count = hold(&leaves, &[word], &mut runs, entries.len(), &mut out);
             out[..count].sort_unstable();
             assert_eq!(out[..count], alone);
             assert_eq!(alone.len(), [1, 3, 4, 4][word as usize]);

@@ -51,6 +51,6 @@ pub use json::scan_request;
 pub use order::MemberOrder;
 pub use query::{PercentFault, QueryOptions, percent_decode, query_options, scan_query};
 pub use request::{BodyLength, Head, Method, Version};
-pub use response::{Answer, AnswerHead, Body, ContentType, Out, Status};
+pub use response::{Answer, AnswerHead, Body, ContentType, HeaderLine, Out, Status};
 pub use service::{Admission, BodyMode, LinesHead, Media, Refusal, Request, Service};
 pub use workspace::{Limits, PoolExhausted, Workspace};

@@ -107,6 +107,23 @@ impl ContentType {
     }
 }
 
+/// A header that is sent again and again: its line, made once. Control characters in
+/// the value become `?`.
+#[derive(Debug, Clone)]
+pub struct HeaderLine(Box<[u8]>);
+
+impl HeaderLine {
+    /// Of a header.
+    #[must_use]
+    pub fn new(name: &str, value: &str) -> HeaderLine {
+        debug_assert!(!name.is_empty() && name.bytes().all(super::request::is_token_byte), "header `{name}`");
+        let mut line = format!("{name}: {value}\r\n").into_bytes();
+        let value = name.len() + 2..line.len() - 2;
+        line[value].iter_mut().filter(|byte| is_control(**byte)).for_each(|byte| *byte = b'?');
+        HeaderLine(line.into_boxed_slice())
+    }
+}
+
 /// What the connection decided about an answer before it is given.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct AnswerMode {
@@ -167,25 +184,31 @@ pub struct AnswerHead<'w> {
 }
 
 impl<'w> AnswerHead<'w> {
-    /// Adds a header. Control characters in the value become `?`.
+    /// Adds a header of our own text.
     #[must_use]
-    pub fn header(mut self, name: &str, value: &str) -> Self {
+    pub fn header(mut self, name: &'static str, value: &'static str) -> Self {
         self.push_header(name, value);
         self
     }
 
+    /// Adds a header made before.
+    #[must_use]
+    pub fn header_line(mut self, line: &HeaderLine) -> Self {
+        self.push_header_line(line);
+        self
+    }
+
+    pub(super) fn push_header_line(&mut self, line: &HeaderLine) {
+        self.out.push(&line.0);
+    }
+
+    /// Adds a header whose value is our own text.
     pub(super) fn push_header(&mut self, name: &str, value: &str) {
         debug_assert!(!name.is_empty() && name.bytes().all(super::request::is_token_byte), "header `{name}`");
-        self.out.push_str(name);
-        self.out.push(b": ");
-        if value.bytes().any(is_control) {
-            for byte in value.bytes() {
-                self.out.push(&[if is_control(byte) { b'?' } else { byte }]);
-            }
-        } else {
-            self.out.push_str(value);
+        debug_assert!(!value.bytes().any(is_control), "header `{name}`: `{value}`");
+        for part in [name, ": ", value, "\r\n"] {
+            self.out.push_str(part);
         }
-        self.out.push(b"\r\n");
     }
 
     /// Ends the head and begins the body.
@@ -404,7 +427,8 @@ mod tests {
     #[test]
     fn no_value_breaks_out_of_its_header() {
         let (text, _) = answered(1000, AnswerMode::default(), |answer| {
-            answer.start(Status::Ok).header("X-A", "a\r\nX-B: c\0\u{e9}").body(ContentType::Text).finish();
+            let line = HeaderLine::new("X-A", "a\r\nX-B: c\0\u{e9}");
+            answer.start(Status::Ok).header_line(&line).body(ContentType::Text).finish();
         });
         assert!(text.contains("\r\nX-A: a??X-B: c?\u{e9}\r\n"));
     }

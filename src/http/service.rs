@@ -5,7 +5,7 @@
 use crate::clock::Now;
 
 use super::request::Head;
-use super::response::{Answer, AnswerHead, Out, Status};
+use super::response::{Answer, AnswerHead, HeaderLine, Out, Status};
 
 /// How a route wants its body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,9 +106,9 @@ impl<'a, 'w> LinesHead<'a, 'w> {
         Self { head }
     }
 
-    /// Adds a header. Control characters in the value become `?`.
-    pub fn header(&mut self, name: &str, value: &str) {
-        self.head.push_header(name, value);
+    /// Adds a header made before.
+    pub fn header_line(&mut self, line: &HeaderLine) {
+        self.head.push_header_line(line);
     }
 }
 

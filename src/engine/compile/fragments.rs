@@ -37,15 +37,15 @@ pub(super) fn json_string(text: &str) -> String {
     serde_json::to_string(text).expect("a text is always JSON")
 }
 
-/// `"new_home":"test"`
+/// `,"new_home":"test"`
 pub(super) fn answer(experiment: &Experiment, group: usize) -> Vec<u8> {
-    format!("{}:{}", json_string(&experiment.name), json_string(&experiment.groups[group].name)).into_bytes()
+    format!(",{}:{}", json_string(&experiment.name), json_string(&experiment.groups[group].name)).into_bytes()
 }
 
-/// `"new_home":{"rows":5}`, if the group has a payload.
+/// `,"new_home":{"rows":5}`, if the group has a payload.
 pub(super) fn payload(experiment: &Experiment, group: usize) -> Option<Vec<u8>> {
     let payload = experiment.groups[group].payload.as_ref()?;
-    Some(format!("{}:{payload}", json_string(&experiment.name)).into_bytes())
+    Some(format!(",{}:{payload}", json_string(&experiment.name)).into_bytes())
 }
 
 /// Field 5 of an `Exposure` with its `Assignment` (exposures.md has the

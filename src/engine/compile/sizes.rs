@@ -67,7 +67,8 @@ fn largest_assignment(catalog: &Catalog, experiment: &Experiment) -> Sizes {
     let kinds = experiment.overrides.iter().map(|kind| kind.unit_kind).chain([drawn_by]);
     let unit_kind = kinds.map(|kind| &*catalog.unit_kinds[kind]).max_by_key(|kind| kind.len()).unwrap_or("");
     let groups = (0..experiment.groups.len()).map(|group| Sizes {
-        answer: answer(experiment, group).len() + 1 + payload(experiment, group).map_or(0, |p| p.len() + 1),
+        answer: answer(experiment, group).len()
+            + payload(experiment, group).map_or(0, |payload| payload.len()),
         exposure: exposure(experiment, group, unit_kind, true).len(),
     });
     groups.fold(Sizes::default(), Sizes::max)

@@ -24,7 +24,7 @@ use crate::engine::segment::Leaf;
 /// The first bytes of every plan.
 pub(in crate::engine) const MAGIC: [u8; 8] = *b"splitd\0P";
 /// How the bytes behind the magic are to be read.
-pub(in crate::engine) const LAYOUT_VERSION: u32 = 4;
+pub(in crate::engine) const LAYOUT_VERSION: u32 = 5;
 /// In place of an index: there is none.
 pub(in crate::engine) const NONE: u32 = u32::MAX;
 

@@ -87,9 +87,10 @@ fn assert_fragments(plan: &Plan<'_>, catalog: &Catalog, chosen: &Chosen, assigne
     }
     let (experiment_json, group_json) = (plan.experiment_json(chosen.experiment), plan.group_json(chosen));
     assert_eq!((string(experiment_json), string(group_json)), (experiment.name.clone(), group.name.clone()));
-    assert_eq!(plan.answer_fragment(chosen), [experiment_json, b":", group_json].concat());
+    assert_eq!(plan.answer_fragment(chosen), [b",", experiment_json, b":", group_json].concat());
     assert_eq!(plan.payload_json(chosen), group.payload.as_ref().map(|payload| payload.as_bytes()));
-    let payload_fragment = group.payload.as_ref().map(|p| [experiment_json, b":", p.as_bytes()].concat());
+    let payload_fragment =
+        group.payload.as_ref().map(|p| [b",", experiment_json, b":", p.as_bytes()].concat());
     assert_eq!(plan.payload_fragment(chosen), payload_fragment.as_deref());
 
     let (tag, rest) = plan.exposure_fragment(chosen).split_first().unwrap();
@@ -152,8 +153,8 @@ fn assert_twins_agree(worker: &mut Worker<'_>, catalog: &Catalog, request: &Requ
         (worker.plan.version_json().len(), worker.plan.version().len());
     for (chosen, assigned) in chosen.iter().zip(&expected) {
         assert_fragments(&worker.plan, catalog, chosen, assigned);
-        answer_size += worker.plan.answer_fragment(chosen).len() + 1;
-        answer_size += worker.plan.payload_fragment(chosen).map_or(0, |payload| payload.len() + 1);
+        answer_size += worker.plan.answer_fragment(chosen).len();
+        answer_size += worker.plan.payload_fragment(chosen).map_or(0, |payload| payload.len());
         exposure_size += worker.plan.exposure_fragment(chosen).len();
     }
     assert!(answer_size + 512 < worker.plan.answer_size_max());
@@ -224,9 +225,9 @@ fn assert_golden(name: &str) {
         // are written with spaces, and the order of members counts.
         let chosen = worker.decide(&request);
         let fragments: Vec<&[u8]> = chosen.iter().map(|chosen| plan.answer_fragment(chosen)).collect();
-        let made =
-            [b"{\"version\":", plan.version_json(), b",\"assignments\":{", &fragments.join(&b","[..]), b"}}"]
-                .concat();
+        let fragments = fragments.concat();
+        let listed = fragments.get(1..).unwrap_or_default();
+        let made = [b"{\"version\":", plan.version_json(), b",\"assignments\":{", listed, b"}}"].concat();
         let spaced = String::from_utf8(made).unwrap();
         assert_eq!(spaced, unspaced(answer), "{name}, line {}", number + 1);
     }

@@ -180,7 +180,8 @@ impl Verifier<'_, '_> {
             let Some(experiment) = experiments.get(variant.experiment as usize) else {
                 return false;
             };
-            let behind_name = |span: Span| self.is_name(span) && span.size > experiment.json.size;
+            // A comma, the name, a colon.
+            let behind_name = |span: Span| self.is_name(span) && span.size > experiment.json.size + 1;
             let end = variant.answer.range().end as u64 + u64::from(variant.exposure_size);
             in_turn
                 && behind_name(variant.answer)
