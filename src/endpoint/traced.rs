@@ -96,9 +96,15 @@ impl App<'_, '_> {
     /// was answered.
     #[inline]
     pub fn handed_over(&mut self, now_ns: u64) {
-        self.desk.pace.handed_over(now_ns);
+        self.first_handed_over(now_ns, u32::MAX);
+    }
+
+    /// The same, and the kernel has the first so many answers.
+    #[inline]
+    pub fn first_handed_over(&mut self, now_ns: u64, count: u32) {
+        self.desk.pace.first_handed_over(now_ns, count);
         if let Some((tracer, _)) = self.desk.tracer() {
-            tracer.handed_over(now_ns);
+            tracer.first_handed_over(now_ns, count as usize);
         }
     }
 }

@@ -81,7 +81,8 @@ pub(super) fn hold(
     out: &mut [u32; CHUNK],
 ) -> usize {
     // Those that go on move to the front while the others are still read.
-    let runs = Cell::from_mut(runs).as_array_of_cells();
+    let runs = Cell::from_mut(&mut runs[..]).as_slice_of_cells();
+    let runs: &[Cell<Run>; CHUNK] = runs.first_chunk().expect("as many as there were");
     let (mut out_count, mut left_count) = (0, run_count);
     while left_count > 0 {
         let mut kept_count = 0;

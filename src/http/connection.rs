@@ -342,6 +342,13 @@ impl Connection {
         !self.eof && !self.abandoned
     }
 
+    /// Input was carried that nobody has looked at, for want of room for its answers:
+    /// where there is some, [`Connection::handle_sent`] goes on, be it with nothing sent.
+    #[must_use]
+    pub fn wants_room(&self) -> bool {
+        self.place == Place::Nowhere && !self.closing && self.raw_size() > 0
+    }
+
     /// What is waited for.
     #[must_use]
     pub fn wait(&self) -> Wait {

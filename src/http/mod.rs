@@ -53,4 +53,4 @@ pub use query::{PercentFault, QueryOptions, percent_decode, query_options, scan_
 pub use request::{BodyLength, Head, Method, Version};
 pub use response::{Answer, AnswerHead, Body, ContentType, HeaderLine, Out, Status};
 pub use service::{Admission, BodyMode, LinesHead, Media, Refusal, Request, Service};
-pub use workspace::{Limits, PoolExhausted, Workspace};
+pub use workspace::{Limits, PoolExhausted, SetAside, Workspace};

@@ -117,6 +117,35 @@ impl Workspace {
         &self.limits
     }
 
+    /// Whether the largest answer finds room beside what was set aside.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.output.has_room()
+    }
+
+    /// Sets aside what the connection that was handled last has to say, so that others
+    /// can be handled before it is sent.
+    pub fn set_aside(&mut self) -> SetAside {
+        self.output.set_aside()
+    }
+
+    /// Brings back what a connection has to say, in order to be sent now. Until it is
+    /// sent (or blocked), nothing but that connection is handled.
+    ///
+    /// # Panics
+    /// Where another's output was neither sent nor set aside.
+    pub fn bring_back(&mut self, aside: SetAside) {
+        self.output.bring_back(aside);
+    }
+
+    /// Everything that was set aside has come back, or its connection is gone.
+    ///
+    /// # Panics
+    /// Where output was neither sent nor set aside.
+    pub fn forget_aside(&mut self) {
+        self.output.forget_aside();
+    }
+
     /// Slots for unfinished requests that are free. A backend that finds none
     /// evicts the oldest holder before it feeds another connection.
     #[must_use]
@@ -194,17 +223,29 @@ impl Slot {
 }
 
 /// The worker-wide output: one connection at a time builds its answers here.
+/// ```text
+/// [ set aside | set aside | … | sent | to be sent | room ]
+///                             base   start        end
+/// ```
 pub(super) struct OutputBuffer {
     bytes: Box<[u8]>,
+    base: usize,
     start: usize,
     end: usize,
     answer_room: usize,
 }
 
+/// Where output lies that was set aside.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SetAside {
+    start: usize,
+    end: usize,
+}
+
 impl OutputBuffer {
     /// With room for one answer of `answer_room` behind `batch_size` of others.
     pub(super) fn new(answer_room: usize, batch_size: usize) -> Self {
-        Self { bytes: zeroed(answer_room + batch_size), start: 0, end: 0, answer_room }
+        Self { bytes: zeroed(answer_room + batch_size), base: 0, start: 0, end: 0, answer_room }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -234,7 +275,29 @@ impl OutputBuffer {
     }
 
     pub(super) fn clear(&mut self) {
-        (self.start, self.end) = (0, 0);
+        (self.start, self.end) = (self.base, self.base);
+    }
+
+    /// Leaves what is to be sent where it is, for [`OutputBuffer::bring_back`]: what is
+    /// written from now on comes behind it.
+    fn set_aside(&mut self) -> SetAside {
+        let SetAside { start, end } = SetAside { start: self.start, end: self.end };
+        (self.base, self.start) = (end, end);
+        SetAside { start, end }
+    }
+
+    fn bring_back(&mut self, SetAside { start, end }: SetAside) {
+        assert!(self.is_empty() && start <= end && end <= self.base, "output comes back as it was set aside");
+        (self.start, self.end) = (start, end);
+        if self.is_empty() {
+            self.clear();
+        }
+    }
+
+    fn forget_aside(&mut self) {
+        assert!(self.is_empty(), "output was left in the worker's buffer");
+        self.base = 0;
+        self.clear();
     }
 
     /// Where the next byte goes.
@@ -310,6 +373,34 @@ mod tests {
         assert_eq!(workspace.date.line(), b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n");
         workspace.set_time(Now { mono_ns: 0, unix_us: i64::MAX });
         assert_eq!(workspace.date.line(), b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n");
+    }
+
+    #[test]
+    fn what_was_set_aside_comes_back_whole_and_nothing_is_written_over_it() {
+        let mut output = OutputBuffer::new(8, 32);
+        let say = |output: &mut OutputBuffer, text: &[u8]| assert!(output.push(text));
+        say(&mut output, b"first");
+        let first = output.set_aside();
+        assert!(output.is_empty());
+        let nothing = output.set_aside();
+        say(&mut output, b"second");
+        let second = output.set_aside();
+        output.bring_back(first);
+        assert_eq!(output.unsent(), b"first");
+        output.sent(2);
+        output.sent(3);
+        // What a connection says to what it carried.
+        say(&mut output, b"more");
+        assert_eq!(output.unsent(), b"more");
+        output.clear();
+        output.bring_back(nothing);
+        assert!(output.is_empty());
+        output.bring_back(second);
+        assert_eq!(output.unsent(), b"second");
+        output.sent(6);
+        output.forget_aside();
+        (0..5).for_each(|_| say(&mut output, b"12345678"));
+        assert!(!output.has_room() && !output.push(b"9"));
     }
 
     #[test]

@@ -12,8 +12,9 @@
 //!   turn before are up to that turn's length older, and nobody can tell. So
 //!   where turns are long, read the three histograms together: the true delay
 //!   is at most the queue delay and a turn.
-//! - *Looked at* is when the connection before was done with. Requests that
-//!   came in one piece are looked at together.
+//! - *Looked at* is when the connection before was done with, or by epoll, where
+//!   some go through together, was answered. Requests that came in one piece are
+//!   looked at together.
 //! - *Handed over*: the kernel has taken the answer (epoll), or is given all
 //!   answers of the turn at once (io_uring, where one call sends and waits, so
 //!   nobody can tell how long the sending took). One that a slow reader's socket
@@ -44,6 +45,8 @@ pub struct Pace<'r> {
     delay_ns: u64,
     runs: [Run; RUN_COUNT_MAX],
     run_count: usize,
+    /// Answers in the runs.
+    waiting: u32,
 }
 
 impl<'r> Pace<'r> {
@@ -51,7 +54,7 @@ impl<'r> Pace<'r> {
     #[must_use]
     pub fn new(block: Block<'r>) -> Pace<'r> {
         let runs = [Run::default(); RUN_COUNT_MAX];
-        Pace { block, turn_ns: 0, now_ns: 0, ready_ns: 0, delay_ns: 0, runs, run_count: 0 }
+        Pace { block, turn_ns: 0, now_ns: 0, ready_ns: 0, delay_ns: 0, runs, run_count: 0, waiting: 0 }
     }
 
     /// The wait has returned.
@@ -105,6 +108,7 @@ impl<'r> Pace<'r> {
             && (run.route, run.ready_ns) == (route, ready_ns)
         {
             run.count += 1;
+            self.waiting += 1;
             return;
         }
         if self.run_count == RUN_COUNT_MAX {
@@ -112,6 +116,13 @@ impl<'r> Pace<'r> {
         }
         self.runs[self.run_count] = Run { route, count: 1, ready_ns };
         self.run_count += 1;
+        self.waiting += 1;
+    }
+
+    /// Answers that were not handed over yet.
+    #[must_use]
+    pub fn waiting(&self) -> u32 {
+        self.waiting
     }
 
     /// A connection was moved on as far as it goes.
@@ -123,12 +134,29 @@ impl<'r> Pace<'r> {
     /// The same, and the kernel has whatever was answered.
     #[inline]
     pub fn handed_over(&mut self, now_ns: u64) {
+        self.first_handed_over(now_ns, self.waiting);
+    }
+
+    /// The same, and the kernel has the first so many of those answers.
+    #[inline]
+    pub fn first_handed_over(&mut self, now_ns: u64, count: u32) {
         self.now_ns = now_ns;
-        for run in &self.runs[..self.run_count] {
+        let (mut left, mut done) = (count.min(self.waiting), 0);
+        self.waiting -= left;
+        while left > 0 {
+            let run = &mut self.runs[done];
+            let some = run.count.min(left);
             let took_ns = now_ns.saturating_sub(run.ready_ns);
-            self.block.record_at(Family::ServiceTime, run.route as usize, took_ns, u64::from(run.count));
+            self.block.record_at(Family::ServiceTime, run.route as usize, took_ns, u64::from(some));
+            (run.count, left) = (run.count - some, left - some);
+            done += usize::from(run.count == 0);
         }
-        self.run_count = 0;
+        if self.waiting == 0 {
+            self.run_count = 0;
+        } else if done > 0 {
+            self.runs.copy_within(done..self.run_count, 0);
+            self.run_count -= done;
+        }
     }
 }
 
@@ -185,6 +213,26 @@ mod tests {
             pace.end_turn(1050);
             assert_eq!(totals(block, Family::ServiceTime, 0), (3, 150));
             assert_eq!(totals(block, Family::QueueDelay, 0), (3, 30));
+        });
+    }
+
+    #[test]
+    fn of_those_who_go_through_together_each_is_handed_over_when_its_own_was() {
+        with_pace(|pace, block| {
+            pace.begin_turn(1000);
+            for route in [0, 0, 1] {
+                pace.look(1000);
+                pace.answered(route);
+            }
+            assert_eq!(pace.waiting(), 3);
+            pace.first_handed_over(1010, 1);
+            assert_eq!((pace.waiting(), totals(block, Family::ServiceTime, 0)), (2, (1, 10)));
+            pace.first_handed_over(1020, 0);
+            pace.first_handed_over(1030, 1);
+            assert_eq!(totals(block, Family::ServiceTime, 0), (2, 40));
+            assert_eq!(totals(block, Family::ServiceTime, 1), (0, 0));
+            pace.first_handed_over(1040, 7);
+            assert_eq!((pace.waiting(), totals(block, Family::ServiceTime, 1)), (0, (1, 40)));
         });
     }
 

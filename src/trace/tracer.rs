@@ -281,8 +281,15 @@ impl<'r> Tracer<'r> {
     /// The kernel has whatever was answered.
     #[cold]
     pub fn handed_over(&mut self, now_ns: u64) {
+        self.first_handed_over(now_ns, self.pending.len());
+    }
+
+    /// The kernel has the first so many of the answers.
+    #[cold]
+    pub fn first_handed_over(&mut self, now_ns: u64, count: usize) {
+        let count = count.min(self.pending.len());
         let mut usage = None;
-        for index in 0..self.pending.len() {
+        for index in 0..count {
             let mut request = self.pending[index];
             request.end_ns = now_ns;
             let took_ns = now_ns.saturating_sub(request.ready_ns);
@@ -303,7 +310,7 @@ impl<'r> Tracer<'r> {
                 self.keep(&request, why, dice);
             }
         }
-        self.pending.clear();
+        self.pending.drain(..count);
     }
 
     /// Whether it is kept, however long it took.

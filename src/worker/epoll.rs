@@ -2,26 +2,38 @@
 //! the connection decides. Edge-triggered, so what was not read or accepted to
 //! the end is remembered and gone on with in the next turn, after the others.
 //!
+//! Those who are ready together go through in steps together, some at a time:
+//!
+//! ```text
+//! receive, receive, …  ─►  answer, answer, …  ─►  send, send, …
+//! └── one buffer ────┘     └── one output ──┘
+//! ```
+//! The code of a step, the kernel's and ours, does not fit the first-level cache
+//! together with another's; taken in turns for each request they push one another
+//! out (a quarter of a worker's own time). Nobody waits for input by it.
+//!
 //! Invariants
 //! - A request costs one `recv` and one `send`; a read shorter than its buffer
 //!   has emptied the socket (epoll(7)), and the next byte makes a new edge. The
 //!   end of the stream is another matter: it may have come with the bytes.
-//! - The workspace's output belongs to one connection at a time: it is sent, or
-//!   moved to the connection's own slot, before the next is looked at.
+//! - The workspace's output belongs to one connection at a time: it is sent, set
+//!   aside, or moved to the connection's own slot, before the next is looked at.
 //! - Nobody is read from more than [`READS_A_TURN`] buffers a turn.
 //! - When slots run out, whoever holds one longest goes; nobody else notices.
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
+use arrayvec::ArrayVec;
 use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
 use crate::clock::{self, Now};
 use crate::endpoint::App;
-use crate::http::{Connection, Output};
+use crate::http::{Connection, Output, SetAside};
 use crate::limits::READ_BUFFER_SIZE;
 use crate::metrics::{Block, Family, Table};
 use crate::sys::socket;
@@ -35,6 +47,10 @@ use super::{Listener, Outcome, PoolOptions};
 
 /// Buffers read from one connection before the others have their turn.
 const READS_A_TURN: usize = 4;
+/// Connections that go through together.
+const GROUP_SIZE: usize = 32;
+/// Of the read buffer, what must be left for another of them.
+const GROUP_READ_SIZE: usize = READ_BUFFER_SIZE / 2;
 /// Events taken from the kernel at once.
 const EVENTS_A_TURN: usize = 1024;
 
@@ -68,12 +84,23 @@ impl Guest for Open {
     }
 }
 
+/// One of those who go through together.
+struct Asking {
+    key: Key,
+    /// Its input in the read buffer; none where it has ended.
+    input: Range<usize>,
+    /// What it has to say, and how many answers that is.
+    output: SetAside,
+    answer_count: u32,
+}
+
 /// The loop and all it keeps.
 pub struct Backend<'r> {
     hall: Hall<'r, Open>,
     poll: Poll,
     events: Events,
     read_buffer: Box<[u8]>,
+    group: ArrayVec<Asking, GROUP_SIZE>,
     /// Connections that have more to read than their turn allowed.
     again: Vec<Key>,
     next: Vec<Key>,
@@ -98,6 +125,7 @@ impl<'r> Backend<'r> {
             poll: Poll::new()?,
             events: Events::with_capacity(EVENTS_A_TURN),
             read_buffer: vec![0; READ_BUFFER_SIZE].into_boxed_slice(),
+            group: ArrayVec::new(),
             again: Vec::with_capacity(count_max),
             next: Vec::with_capacity(count_max),
         };
@@ -162,6 +190,7 @@ impl<'r> Backend<'r> {
             }
         }
         self.events = events;
+        self.answer_group(now, app);
         self.accept(now);
     }
 
@@ -174,7 +203,90 @@ impl<'r> Backend<'r> {
             open.readable = true;
         }
         open.read_closed |= event.is_read_closed();
-        self.progress(key, now, app);
+        if !self.join_group(key, now, app) {
+            self.answer_group(now, app);
+            self.progress(key, now, app);
+        }
+    }
+
+    /// Receives from a connection that has nothing else to do, and lets it go with the
+    /// group. False where it must go alone.
+    fn join_group(&mut self, key: Key, now: Now, app: &mut App<'_, '_>) -> bool {
+        let used = |group: &[Asking]| group.last().map_or(0, |last| last.input.end);
+        if self.group.is_full() || self.read_buffer.len() - used(&self.group) < GROUP_READ_SIZE {
+            self.answer_group(now, app);
+        }
+        let begin = used(&self.group);
+        let Some(open) = self.hall.connections.get(key) else { return true };
+        let has_slot = open.connection.holds_carry() || self.hall.workspace.carry_free() > self.group.len();
+        let waits = open.connection.poll_output(&self.hall.workspace) == Output::Receive;
+        if open.lingers || !open.readable || !open.connection.wants_input() || !waits || !has_slot {
+            return false;
+        }
+        let room = &mut self.read_buffer[begin..];
+        self.hall.block.add(Family::SystemCalls, 1);
+        match socket::recv(&open.socket, room) {
+            Ok(size) => {
+                // An end that came with the bytes makes no edge of its own.
+                open.readable = size > 0 && (open.read_closed || size == room.len());
+                open.ended = size == 0;
+                self.hall.block.add(Family::BytesReceived, size as u64);
+                let (input, output) = (begin..begin + size, SetAside::default());
+                self.group.push(Asking { key, input, output, answer_count: 0 });
+            }
+            Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => open.readable = false,
+            Err(_) => self.close(key, Reason::Peer, now),
+        }
+        true
+    }
+
+    /// Answers those of the group, and sends their answers.
+    fn answer_group(&mut self, now: Now, app: &mut App<'_, '_>) {
+        let mut sent_count = 0;
+        for index in 0..self.group.len() {
+            if !self.hall.workspace.has_room() {
+                self.send_group(sent_count..index, now, app);
+                sent_count = index;
+            }
+            let Asking { key, input, output, answer_count } = &mut self.group[index];
+            let Some(open) = self.hall.connections.get(*key) else { continue };
+            app.pace().look(open.ready_ns);
+            let before = app.pace().waiting();
+            if input.start == input.end {
+                open.connection.handle_eof(now, &mut self.hall.workspace, app);
+            } else {
+                let input = &self.read_buffer[input.clone()];
+                open.connection.handle_input(input, now, &mut self.hall.workspace, app);
+            }
+            *output = self.hall.workspace.set_aside();
+            *answer_count = app.pace().waiting().saturating_sub(before);
+            app.pace().moved_on(clock::mono_ns());
+        }
+        self.send_group(sent_count..self.group.len(), now, app);
+        self.group.clear();
+    }
+
+    /// Sends what those who were answered have to say. Who has more input than was
+    /// received has another turn for it.
+    fn send_group(&mut self, answered: Range<usize>, now: Now, app: &mut App<'_, '_>) {
+        for index in answered.clone() {
+            let Asking { key, output, answer_count, .. } = self.group[index];
+            if self.hall.connections.get(key).is_some() {
+                self.hall.workspace.bring_back(output);
+                self.move_on(key, READS_A_TURN, answer_count, now, app);
+            }
+        }
+        self.hall.workspace.forget_aside();
+        // Beside the others' output there was no room for what more it had asked.
+        for index in answered {
+            let key = self.group[index].key;
+            if let Some(open) = self.hall.connections.get(key)
+                && open.connection.wants_room()
+            {
+                open.connection.handle_sent(0, now, &mut self.hall.workspace, app);
+                self.move_on(key, READS_A_TURN, u32::MAX, now, app);
+            }
+        }
     }
 
     fn go_on_reading(&mut self, now: Now, app: &mut App<'_, '_>) {
@@ -192,7 +304,13 @@ impl<'r> Backend<'r> {
 
     /// Moves one connection as far as it goes without waiting.
     fn progress(&mut self, key: Key, now: Now, app: &mut App<'_, '_>) {
-        let mut reads = 0;
+        self.move_on(key, 0, u32::MAX, now, app);
+    }
+
+    /// The same, after so many reads; of the answers that wait to be handed over, so many
+    /// are its own.
+    fn move_on(&mut self, key: Key, reads: usize, answer_count: u32, now: Now, app: &mut App<'_, '_>) {
+        let mut reads = reads;
         let mut wrote = false;
         let mut calls = 0;
         if let Some(open) = self.hall.connections.get(key) {
@@ -251,7 +369,7 @@ impl<'r> Backend<'r> {
             }
         };
         self.hall.block.add(Family::SystemCalls, calls);
-        app.handed_over(clock::mono_ns());
+        app.first_handed_over(clock::mono_ns(), answer_count);
         match closing {
             Some(reason) => self.close(key, reason, now),
             None => self.rearm(key, wrote, now),

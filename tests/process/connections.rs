@@ -12,7 +12,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use seccompiler::{SeccompAction, SeccompFilter};
 
 use crate::for_each_backend;
-use crate::support::{Client, Daemon, Plan, post, signal, wait_until};
+use crate::support::{Client, Daemon, Plan, lines, post, signal, wait_until};
 
 /// As many connections as the limit allows, 10,000 at most; our own files aside.
 fn connection_count() -> usize {
@@ -120,6 +120,68 @@ for_each_backend! {
         assert_eq!(daemon.stop(), Some(0));
         let log = daemon.log();
         assert!(!log.contains("warn"), "{log}");
+    }
+
+    who_is_ready_together_gets_answers_of_ones_own_whatever_the_others_sent(io) {
+        let daemon = Plan::new(io, "typical.experiments.json").start();
+        let worker = daemon.child("assign/0").unwrap();
+        let requests = lines("typical.requests.ndjson");
+        let mut alone = Client::connect(daemon.assign());
+        let answers: Vec<String> =
+            requests.iter().take(100).map(|body| alone.post("/v1/assign", body).body).collect();
+        let text = |user: usize| post("/v1/assign", &requests[user % answers.len()]);
+        let mut asked = answers.len() as u64;
+        // More together than a group has, with more to read and to say than a group's buffers hold.
+        for round in 0..5 {
+            let mut clients: Vec<Client> = (0..70).map(|_| Client::connect(daemon.assign())).collect();
+            for client in &mut clients {
+                assert_eq!(client.get("/livez").status, 200);
+            }
+            signal(worker, Signal::SIGSTOP);
+            for (index, client) in clients.iter_mut().enumerate() {
+                let user = index + round;
+                assert!(match user % 7 {
+                    0..3 => client.send(text(user).as_bytes()),
+                    3 => client.send(&text(user).as_bytes()[..user % 400]),
+                    4 => client.send((0..150).map(|more| text(user + more)).collect::<String>().as_bytes()),
+                    5 => client.send(text(user).as_bytes()) && {
+                        client.clone_stream().shutdown(std::net::Shutdown::Write).is_ok()
+                    },
+                    _ => {
+                        let linger = Linger { l_onoff: 1, l_linger: 0 };
+                        setsockopt(&client.clone_stream(), sockopt::Linger, &linger).unwrap();
+                        client.send(b"GET / HTTP/1.1\r\n\r\n")
+                    }
+                });
+                if user % 7 == 6 && user % 2 == 0 {
+                    *client = Client::connect(daemon.assign()); // the one before is reset
+                    assert!(client.send(b"GET / HTTP/1.1\r\n\r\n"));
+                }
+            }
+            signal(worker, Signal::SIGCONT);
+            for (index, client) in clients.iter_mut().enumerate() {
+                let user = index + round;
+                if user % 7 == 6 {
+                    assert_eq!(client.receive().expect("an answer").status, 400, "there is no Host");
+                    assert!(client.closed());
+                    continue;
+                }
+                if user % 7 == 3 {
+                    assert!(client.send(&text(user).as_bytes()[user % 400..]));
+                }
+                let count = if user % 7 == 4 { 150 } else { 1 };
+                for user in user..user + count {
+                    let answer = client.receive().expect("an answer");
+                    assert_eq!((answer.status, &answer.body), (200, &answers[user % answers.len()]), "{user}");
+                }
+                asked += count as u64;
+                assert!(user % 7 != 5 || client.closed());
+            }
+        }
+        // Each is timed, once.
+        let timed = "splitd_request_service_seconds_count{pool=\"assign\",route=\"assign\"";
+        wait_until("every answer's time", || daemon.metric(timed) >= asked);
+        assert_eq!(daemon.metric(timed), asked);
     }
 
     who_sends_and_does_not_read_keeps_nobody_waiting_and_loses_no_answer(io) {

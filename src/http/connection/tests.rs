@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::super::request::HeadScan;
-use super::super::response::ContentType;
+use super::super::response::{ContentType, HeaderLine};
 use super::super::service::{LinesHead, Media};
 use super::*;
 
@@ -120,7 +120,7 @@ impl Service for Echo {
     }
 
     fn lines_begin(&mut self, _: Admission, head: &mut LinesHead<'_, '_>) {
-        head.header("X-Version", "1");
+        head.header_line(&HeaderLine::new("X-Version", "1"));
     }
 
     fn answer_line(&mut self, admission: Admission, line: &[u8], _: &mut [u8], now: Now, out: &mut Out<'_>) {
