@@ -26,6 +26,8 @@ use places::{Disk, Place};
 
 /// How long a run takes without being told.
 const SECONDS_DEFAULT: u64 = 7;
+/// How long a trouble may take to be felt once nobody is killed any more.
+const FELT_PATIENCE: Duration = Duration::from_secs(15);
 const CLIENTS: usize = 6;
 const WORKERS: usize = 3;
 /// A process that is stopped for longer is taken for stuck.
@@ -188,8 +190,12 @@ fn chaos<P: Place>(io: &str, plan: Plan, attributes: &str, make: impl FnOnce(&Da
                 run.deeds.note(what);
                 trouble = Some(Instant::now() + run.random.time(TROUBLE_MS_MAX));
             }
-            // At least one goes on until it has been felt.
-            Some(until) if (is_over() || Instant::now() >= until) && place.was_felt(&run.daemon) => {
+            // At least one goes on until it has been felt, or for as long as that could take.
+            Some(until)
+                if (is_over() || Instant::now() >= until)
+                    && (place.was_felt(&run.daemon)
+                        || begin.elapsed() >= Duration::from_secs(seconds) + FELT_PATIENCE) =>
+            {
                 place.recover();
                 trouble = None;
             }
@@ -198,7 +204,11 @@ fn chaos<P: Place>(io: &str, plan: Plan, attributes: &str, make: impl FnOnce(&Da
         if trouble.is_none() {
             place.collect(&mut arrived);
         }
-        run.act();
+        // Whoever is killed again and again feels nothing.
+        match is_over() {
+            true => std::thread::sleep(Duration::from_millis(50)),
+            false => run.act(),
+        }
         run.daemon.lives();
     }
     load.more(50);
