@@ -281,9 +281,9 @@ impl OutputBuffer {
     /// Leaves what is to be sent where it is, for [`OutputBuffer::bring_back`]: what is
     /// written from now on comes behind it.
     fn set_aside(&mut self) -> SetAside {
-        let SetAside { start, end } = SetAside { start: self.start, end: self.end };
-        (self.base, self.start) = (end, end);
-        SetAside { start, end }
+        let aside = SetAside { start: self.start, end: self.end };
+        (self.base, self.start) = (self.end, self.end);
+        aside
     }
 
     fn bring_back(&mut self, SetAside { start, end }: SetAside) {

@@ -340,7 +340,10 @@ impl<C: Courier, D: Disk> Delivery<C, D> {
             if self.spool.as_ref().is_some_and(|spool| spool.count() == 0)
                 && let Some(since) = self.stalled.take()
             {
-                log::info!("event=sink_awaited_no_more after_s={:.1}", now.since(since).as_secs_f64());
+                log::info!(
+                    "event=sink_stall_over reason=\"nothing is left to deliver\" after_s={:.1}",
+                    now.since(since).as_secs_f64()
+                );
             }
             return;
         }
