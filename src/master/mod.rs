@@ -333,6 +333,7 @@ impl Master {
                 self.supervisor.handle(event, now_ns, &mut actions);
                 events.extend(self.perform(actions));
             }
+            self.niceness.settle(self.running.values_mut(), now_ns);
             self.settle_clients();
             self.tell_systemd(now_ns);
             if let Some(code) = self.exit {
@@ -392,7 +393,13 @@ impl Master {
 
     fn timeout(&self) -> PollTimeout {
         let pulses_ns = self.supervisor.watched().next().map(|_| self.pulses.due_ns());
-        let due = [self.supervisor.poll_timeout(), self.control.due_ns(), pulses_ns, self.systemd.due_ns()];
+        let due = [
+            self.supervisor.poll_timeout(),
+            self.control.due_ns(),
+            self.niceness.due_ns(),
+            pulses_ns,
+            self.systemd.due_ns(),
+        ];
         let Some(due_ns) = due.into_iter().flatten().min() else { return PollTimeout::NONE };
         // Rounded up: a moment too early would be a turn for nothing.
         let left_ms = due_ns.saturating_sub(clock::now().mono_ns).div_ceil(1_000_000);

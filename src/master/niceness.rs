@@ -5,20 +5,43 @@
 //! somebody is missing, and a child begins with its parent's niceness: behind
 //! CPUs kept busy by others, a successor that began last of all has waited for
 //! its first turn for many seconds.
+//!
+//! **Sessions.** Where the kernel groups tasks by session (`sched_autogroup`,
+//! sched(7)), niceness counts within a session only, and a session has the weight
+//! of *one* task of niceness 0, shared out over all CPUs: of 64 busy workers each
+//! would have a 64th of what any other program's task has on its CPU, however low
+//! its niceness. So each child leads a session of its own, whose group the master
+//! gives the child's niceness. An unprivileged master may do so ten times a
+//! second; until it is its turn a child's session has niceness 0.
 
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::unistd::{Pid, getsid};
+
+use super::process::Running;
 use crate::config::settings::Settings;
 use crate::sys::fork::{niceness, set_niceness};
 
 /// The loader's.
 const LAST: i32 = 10;
+/// When to try again what the kernel put off: it lets an unprivileged process
+/// change one session in this time.
+const PUT_OFF: Duration = Duration::from_millis(100);
 
 /// What children may have.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Niceness {
     /// The lowest that is allowed.
     floor: i32,
     /// The master's before it began.
     own: i32,
+    /// Children lead sessions: the kernel weighs them, and takes their niceness.
+    sessions: bool,
+    /// When to go on telling.
+    due_ns: Option<u64>,
 }
 
 impl Niceness {
@@ -33,7 +56,46 @@ impl Niceness {
         }
         // Down is allowed to everybody, and back to where it began.
         let _ = set_niceness(own);
-        Niceness { floor, own }
+        Niceness { floor, own, sessions: takes_niceness(), due_ns: None }
+    }
+
+    /// Whether children lead sessions of their own.
+    pub(super) fn by_session(&self) -> bool {
+        self.sessions
+    }
+
+    /// When to `settle` next, CLOCK_MONOTONIC.
+    pub(super) fn due_ns(&self) -> Option<u64> {
+        self.due_ns
+    }
+
+    /// Gives the sessions of children their niceness, as far as the kernel takes it now.
+    pub(super) fn settle<'r>(&mut self, running: impl Iterator<Item = &'r mut Running>, now_ns: u64) {
+        self.due_ns = None;
+        for child in running.filter(|_| self.sessions) {
+            let Some(nice) = child.session_nice else { continue };
+            let pid = child.pid();
+            // One that does not lead a session yet is still in ours.
+            let told = match getsid(Some(Pid::from_raw(pid))) {
+                Ok(leader) if leader.as_raw() == pid => set_session_niceness(pid, nice),
+                Ok(_) => Err(Errno::EAGAIN.into()),
+                Err(errno) => Err(errno.into()),
+            };
+            match told {
+                Err(fault) if fault.kind() == ErrorKind::WouldBlock => {
+                    self.due_ns = Some(now_ns + PUT_OFF.as_nanos() as u64);
+                }
+                Err(fault) => {
+                    child.session_nice = None;
+                    log::info!(
+                        "event=session_nice_refused process={} nice={nice} error={:?}",
+                        child.name,
+                        fault.to_string()
+                    );
+                }
+                Ok(()) => child.session_nice = None,
+            }
+        }
     }
 
     /// The niceness of a child that wants this one.
@@ -45,6 +107,24 @@ impl Niceness {
     pub(super) fn loader(&self) -> i32 {
         LAST.max(self.own)
     }
+}
+
+/// Whether the kernel groups by session and takes a session's niceness from us:
+/// our own is told what it has.
+fn takes_niceness() -> bool {
+    let own = fs::read_to_string("/proc/self/autogroup").unwrap_or_default();
+    // proc(5): "/autogroup-25 nice 0"
+    let Some(nice) = own.trim().rsplit(' ').next().and_then(|nice| nice.parse().ok()) else { return false };
+    let pid = std::process::id() as i32;
+    set_session_niceness(pid, nice).map_or_else(|fault| fault.kind() == ErrorKind::WouldBlock, |()| true)
+}
+
+/// Sets the niceness of the session that this process leads.
+///
+/// # Errors
+/// `WouldBlock` where the kernel wants it later; else if it is refused.
+fn set_session_niceness(pid: i32, nice: i32) -> io::Result<()> {
+    fs::write(format!("/proc/{pid}/autogroup"), nice.to_string())
 }
 
 #[cfg(test)]

@@ -172,6 +172,7 @@ impl Master {
             name: self.name(role).to_owned(),
             which,
             nice: 0,
+            leads_session: self.niceness.by_session(),
             now_ns: clock::now().mono_ns,
             keep: Vec::new(),
         };

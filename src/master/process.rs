@@ -43,6 +43,8 @@ pub struct Running {
     plans_owed: usize,
     /// It was told to go, for a successor or for good.
     pub told_to_leave: bool,
+    /// Its session is to have this niceness.
+    pub session_nice: Option<i32>,
     /// A worker that accepts.
     pub ready: bool,
     /// It was ended for standing still.
@@ -62,6 +64,8 @@ pub struct Birth {
     pub which: usize,
     /// Its niceness.
     pub nice: i32,
+    /// It leads a session of its own.
+    pub leads_session: bool,
     /// The clock.
     pub now_ns: u64,
     /// The descriptors that the body uses, beside its channel.
@@ -79,12 +83,16 @@ impl Running {
         let (channel, childs_channel) = Channel::pair()?;
         let last_words = Arc::new(Region::anonymous(LAST_WORDS_SIZE)?);
         birth.keep.push(childs_channel.as_fd().as_raw_fd());
-        let (name, nice) = (&birth.name, birth.nice);
+        let (name, nice, leads_session) = (&birth.name, birth.nice, birth.leads_session);
         let page = Arc::clone(&last_words);
         let child = fork::fork_keeping(&birth.keep, move || {
             fork::set_name(name);
             // Whether it is allowed was found out, and said once, by the master.
             let _ = fork::set_niceness(nice);
+            if leads_session {
+                // Refused to the leader of a group alone, which no child is.
+                let _ = nix::unistd::setsid();
+            }
             keep_last_words(page);
             body(childs_channel)
         })?;
@@ -98,6 +106,7 @@ impl Running {
             outbox: VecDeque::new(),
             plans_owed: 0,
             told_to_leave: false,
+            session_nice: leads_session.then_some(nice),
             ready: false,
             stood_still: false,
             last_words: Some(last_words),
@@ -117,6 +126,7 @@ impl Running {
             outbox: VecDeque::new(),
             plans_owed: 0,
             told_to_leave: state.told_to_leave,
+            session_nice: None,
             ready: true,
             stood_still: false,
             last_words: None,
@@ -269,6 +279,7 @@ mod tests {
             name: "assign/0".to_owned(),
             which: 0,
             nice: 0,
+            leads_session: false,
             now_ns: 0,
             keep: Vec::new(),
         }

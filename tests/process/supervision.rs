@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
 
+use nix::sched::{sched_getaffinity, sched_setaffinity};
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use splitd::clock;
 use splitd::metrics::Table;
 use splitd::sys::region::Region;
@@ -103,6 +105,10 @@ fn a_worker_that_gets_no_cpu_is_left_alone() {
     let idle = Command::new("chrt").args(["--idle", "--pid", "0", &worker.to_string()]).status();
     assert!(idle.expect("chrt").success());
     assert!(starved.take(worker));
+    // Both on the worker's CPU: on two they would not wait for each other.
+    let (hog, cpus) =
+        (Pid::from_raw(starved.hog.id() as i32), sched_getaffinity(Pid::from_raw(worker)).unwrap());
+    sched_setaffinity(hog, &cpus).unwrap();
     wait_until("it to stand still", || stands_still(&daemon, worker) > Duration::from_secs(3));
     drop(starved);
     assert_eq!(Client::connect(daemon.assign()).get("/v1/assign?user_id=1").status, 200);
@@ -138,4 +144,37 @@ for_each_backend! {
         assert_eq!(daemon.metric("splitd_logger_restarts_total{cause=\"watchdog\"}"), 1);
         assert_eq!(daemon.stop(), Some(0));
     }
+}
+
+/// A session's niceness, of the session that a process is in (proc(5): `autogroup`).
+fn session_nice(pid: i32) -> Option<i32> {
+    let text = fs::read_to_string(format!("/proc/{pid}/autogroup")).ok()?;
+    text.trim().rsplit(' ').next()?.parse().ok()
+}
+
+/// `SID` and the niceness of a process (proc(5): `stat`).
+fn session_and_nice(pid: i32) -> (i32, i32) {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<i64> =
+        stat.rsplit(')').next().unwrap().split_whitespace().map(|field| field.parse().unwrap_or(0)).collect();
+    (fields[3] as i32, fields[16] as i32)
+}
+
+#[test]
+fn each_childs_session_is_as_nice_as_itself() {
+    let plan = Plan::new("auto", "edge.experiments.json").workers(2);
+    let daemon = plan.set("pool.assign.nice=3").set("logger.nice=9").start();
+    let Some(own) = session_nice(daemon.master_pid()) else {
+        return eprintln!("skipped: this kernel does not group tasks by session");
+    };
+    let mut niceness = Vec::new();
+    for (pid, name) in daemon.children() {
+        let (session, nice) = session_and_nice(pid);
+        assert_eq!(session, pid, "{name} leads it");
+        // An unprivileged master is let do it ten times a second.
+        wait_until("the session's niceness", || session_nice(pid) == Some(nice));
+        niceness.push(nice);
+    }
+    assert!(niceness.contains(&3) && niceness.contains(&9), "{niceness:?}");
+    assert_eq!(session_nice(daemon.master_pid()), Some(own), "nobody else's has changed");
 }
