@@ -44,6 +44,10 @@ const BOUNDS_INTERVAL: Duration = Duration::from_secs(10);
 const REFUSAL_COUNT_MAX: u32 = 8;
 /// Files that may begin in one second.
 const NAME_COUNT_MAX: u32 = 10_000;
+/// Given to the kernel at once: many kernels don't let anybody else have the CPU
+/// within a system call, and a worker's request waits meanwhile (a batch of 1 MiB
+/// has been seen to take 0.4 ms).
+const WRITE_SIZE: usize = 64 * 1024;
 
 /// Where and how much.
 #[derive(Debug, Clone)]
@@ -422,7 +426,8 @@ impl Sink for FileSink {
 fn write_on(current: &mut Current, bytes: &[u8]) -> io::Result<()> {
     while (current.partial as usize) < bytes.len() {
         let rest = &bytes[current.partial as usize..];
-        match current.file.write_at(rest, current.size + current.partial) {
+        let piece = &rest[..rest.len().min(WRITE_SIZE)];
+        match current.file.write_at(piece, current.size + current.partial) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(size) => current.partial += size as u64,
             Err(fault) if fault.kind() == io::ErrorKind::Interrupted => {}

@@ -294,3 +294,22 @@ fn a_directory_removed_while_running_is_made_again() {
     sink.finish(BEGIN);
     assert_eq!(seqs(&below), [1]);
 }
+
+/// Write system calls of this thread (proc(5): `io`).
+fn write_calls() -> u64 {
+    let counts = fs::read_to_string("/proc/thread-self/io").unwrap();
+    let calls = counts.lines().find_map(|line| line.strip_prefix("syscw: "));
+    calls.unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_batch_goes_to_the_kernel_in_pieces_that_others_wait_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut sink = sink(&Options { file_size_max: 1 << 30, ..options(directory.path()) });
+    sink.write(&exposures(0, 1), 1, BEGIN).unwrap();
+    let batch = exposures(1, 1000);
+    let before = write_calls();
+    sink.write(&batch, 1000, BEGIN).unwrap();
+    assert_eq!(write_calls() - before, batch.len().div_ceil(WRITE_SIZE) as u64);
+    assert_eq!(seqs(directory.path()), (0..1001).collect::<Vec<u64>>());
+}
