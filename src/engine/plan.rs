@@ -326,12 +326,13 @@ impl<'p> Plan<'p> {
         facts: &Facts,
         decision: &mut Decision,
     ) -> Option<u32> {
-        let Tables { batches, layers, ends, runs, leaves, variants, text, .. } = self.tables;
+        let Tables { layers, ends, runs, leaves, variants, text, .. } = self.tables;
         let record = self.tables.experiments[experiment.0 as usize];
         let layer = layers.get(record.layer as usize)?;
         let salted = &mut decision.salted;
         salted.set_unit(units.value(UnitKind(record.unit_kind as u16))?);
-        let run = Draw { salted, ends, runs, text }.owner(&batches[layer.batch as usize], layer);
+        let run =
+            Draw { salted, ends, runs, text }.owner(self.tables.batch_of(record.layer as usize)?, layer);
         let takes_part = segment::holds(leaves, facts.words(), run.entry)
             && variants[run.variant as usize].experiment == experiment.0;
         takes_part.then_some(run.variant)

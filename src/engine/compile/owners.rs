@@ -6,7 +6,7 @@ use super::fragments::{Text, Variants};
 use super::running;
 use crate::engine::bucket::{self, PREFIX_INLINE_SIZE, SEPARATOR};
 use crate::engine::catalog::{Catalog, Layer};
-use crate::engine::layer::{Batch, LayerRecord, RUNS_A_LINE, Run, push_tree, tree};
+use crate::engine::layer::{Batch, LayerRecord, RUNS_A_LINE, Run, level_count, push_ends};
 use crate::engine::plan::{OverrideKeyRecord, OverrideRecord, TablesBuilder, UnitKindRecord, override_hash};
 
 /// Every assignment that can come out, in the order in which they count: by
@@ -55,7 +55,7 @@ pub(super) fn write_layers(
     }
     for (unit_kind, mut layers) in layers.into_iter().enumerate() {
         let alike =
-            |(layer, runs): &(&Layer, Runs)| (layer.salt.len(), layer.bucket_count, tree(runs.len()).0);
+            |(layer, runs): &(&Layer, Runs)| (layer.salt.len(), layer.bucket_count, level_count(runs.len()));
         layers.sort_by_key(alike);
         let batch_first = tables.batches.len() as u32;
         for batch in layers.chunk_by(|a, b| alike(a) == alike(b)) {
@@ -123,7 +123,7 @@ fn write_layer(
     text: &mut Text,
 ) {
     let run_ends: Vec<u16> = runs.iter().map(|&(end, _)| (end - 1) as u16).collect();
-    let tree_first = push_tree(&mut tables.ends, &run_ends);
+    let ends = push_ends(&mut tables.ends, &run_ends);
     if runs.len() <= RUNS_A_LINE && tables.runs.len() % RUNS_A_LINE + runs.len() > RUNS_A_LINE {
         tables.runs.resize(tables.runs.len().next_multiple_of(RUNS_A_LINE), Run::NOBODYS);
     }
@@ -150,12 +150,10 @@ fn write_layer(
     tables.layers.push(LayerRecord {
         prefix: inline,
         head,
-        tree_first,
         run_first,
-        batch: tables.batches.len() as u32 - 1,
         run_last: (run_ends.len() - 1) as u16,
         reserved: 0,
-        levels: tree(run_ends.len()).1,
+        ends,
     });
 }
 

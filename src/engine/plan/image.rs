@@ -24,7 +24,7 @@ use crate::engine::segment::Leaf;
 /// The first bytes of every plan.
 pub(in crate::engine) const MAGIC: [u8; 8] = *b"splitd\0P";
 /// How the bytes behind the magic are to be read.
-pub(in crate::engine) const LAYOUT_VERSION: u32 = 5;
+pub(in crate::engine) const LAYOUT_VERSION: u32 = 6;
 /// In place of an index: there is none.
 pub(in crate::engine) const NONE: u32 = u32::MAX;
 
@@ -255,6 +255,16 @@ tables! {
     /// The experiments file ([`super::Plan::source`]). The last table, so that a
     /// worker, which never looks at it, need not touch it (`Plan::working_size`).
     source: u8,
+}
+
+impl<'p> Tables<'p> {
+    /// The batch that a layer is in.
+    pub fn batch_of(&self, layer: usize) -> Option<&'p Batch> {
+        // They lie in the order of their layers.
+        let behind = self.batches.partition_point(|batch| batch.layer_first as usize <= layer);
+        let batch = self.batches[..behind].last()?;
+        (layer - (batch.layer_first as usize) < batch.layer_count as usize).then_some(batch)
+    }
 }
 
 /// A place that no image has.

@@ -7,7 +7,7 @@ use super::image::{Header, Index, NONE, Span, Tables};
 use super::{PlanFault, Slot};
 use crate::engine::bucket;
 use crate::engine::catalog::AttributeKind;
-use crate::engine::layer::{LINE_WIDTH, LayerRecord, level_sizes, tree};
+use crate::engine::layer::{Batch, LINE_WIDTH, LayerRecord, level_count, level_sizes, level_starts};
 use crate::engine::operator::{MATCHED, Operator};
 use crate::engine::segment::{FALSE, Leaf, TRUE};
 use crate::limits::{ATTRIBUTE_COUNT_MAX, BUCKET_COUNT_MAX, NAME_SIZE_MAX, UNIT_KIND_COUNT_MAX};
@@ -113,20 +113,18 @@ impl Verifier<'_, '_> {
     }
 
     fn is_layer(&self, row: usize, layer: &LayerRecord) -> bool {
-        let Some(batch) = self.tables.batches.get(layer.batch as usize) else {
+        // `units` has held that the batches lie in order, one behind the other.
+        let Some(batch) = self.tables.batch_of(row) else {
             return false;
         };
         let prefix_size = usize::from(batch.prefix_size);
         let run_count = layer.run_count() as u32;
-        if row < batch.layer_first as usize
-            || row - batch.layer_first as usize >= batch.layer_count as usize
-            || run_count > batch.bucket_count
-            || (batch.level_count, layer.levels) != tree(layer.run_count())
+        if run_count > batch.bucket_count
+            || batch.level_count != level_count(layer.run_count())
             || !within(layer.run_first, run_count, self.tables.runs.len())
         {
             return false;
         }
-        let run_count = run_count as usize;
         let prefix_fits = match layer.prefix.split_at_checked(prefix_size) {
             Some((prefix, padding)) => {
                 layer.head == bucket::head(prefix) && padding.iter().all(|&byte| byte == 0)
@@ -136,12 +134,20 @@ impl Verifier<'_, '_> {
                 start.is_ok_and(|start| within(start, prefix_size as u32, self.tables.text.len()))
             }
         };
-        // Line by line, no bucket leads to a place that is not there.
+        prefix_fits && self.leads_to_runs(layer, batch)
+    }
+
+    /// Line by line, no bucket leads to a place that is not there.
+    fn leads_to_runs(&self, layer: &LayerRecord, batch: &Batch) -> bool {
         let last_bucket = (batch.bucket_count - 1) as u16;
+        let (run_count, tree) = (layer.run_count(), layer.tree());
+        if batch.level_count == 0 {
+            return layer.run(&[], 0, u32::from(last_bucket)) < layer.run_first as usize + run_count;
+        }
         let sizes = level_sizes(run_count);
         let below = sizes[1..].iter().copied().filter(|&size| size > 0).chain([run_count]);
-        let mut lines = self.tables.ends.get(layer.tree_first as usize..).unwrap_or(&[]);
-        let tree_fits = sizes.into_iter().filter(|&size| size > 0).zip(below).all(|(size, below)| {
+        let mut lines = self.tables.ends.get(tree.first as usize..).unwrap_or(&[]);
+        let lines_fit = sizes.into_iter().filter(|&size| size > 0).zip(below).all(|(size, below)| {
             let Some((level, rest)) = lines.split_at_checked(size) else { return false };
             lines = rest;
             level
@@ -149,7 +155,7 @@ impl Verifier<'_, '_> {
                 .enumerate()
                 .all(|(line, ends)| line * LINE_WIDTH + ends.count_below(last_bucket) < below)
         });
-        prefix_fits && tree_fits
+        tree.levels == level_starts(run_count) && lines_fit
     }
 
     fn segments(&self) -> Result<(), PlanFault> {
