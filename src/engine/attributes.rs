@@ -88,7 +88,7 @@ impl Facts {
 
     /// A list begins; what an earlier value of the attribute said is forgotten.
     pub fn list_begin(&mut self, plan: &Plan<'_>, attribute: AttributeIndex) {
-        self.begin(plan.attribute_record(attribute));
+        self.words_of(plan.attribute_record(attribute)).fill(0);
     }
 
     /// A string of the list that was begun.
@@ -110,7 +110,7 @@ impl Facts {
         if fits {
             self.words_of(record)[0] = 1;
         } else {
-            self.begin(record);
+            self.words_of(record).fill(0);
         }
         self.note(attribute, fits);
     }
@@ -135,18 +135,23 @@ impl Facts {
         &mut self.words[record.slot as usize..][..record.word_count as usize]
     }
 
-    /// The attribute's words, as if it were missing.
+    /// The attribute's words, as if it were missing. No list of it is open.
     #[inline]
     fn begin(&mut self, record: &AttributeRecord) -> &mut [u32] {
         let words = self.words_of(record);
-        words.fill(0);
+        // Of one that is missing all are 0, and of one that is there the first is not.
+        if words[0] != 0 {
+            words.fill(0);
+        }
         words
     }
 
     #[inline]
     fn note(&mut self, attribute: AttributeIndex, fits: bool) {
-        let (word, bit) = (usize::from(attribute.0 / 64), attribute.0 % 64);
-        self.mistyped[word] = self.mistyped[word] & !(1 << bit) | u64::from(!fits) << bit;
+        let (word, bit) = (&mut self.mistyped[usize::from(attribute.0 / 64)], attribute.0 % 64);
+        if !fits || *word != 0 {
+            *word = *word & !(1 << bit) | u64::from(!fits) << bit;
+        }
     }
 }
 
