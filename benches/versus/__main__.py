@@ -167,19 +167,23 @@ def throughput(arguments):
         run = stack.enter_context
         splitd = run(Splitd(EXPERIMENTS))
         floor, floor_uring = run(Floor("epoll", size)), run(Floor("uring", size))
+        by_uring = run(Splitd(EXPERIMENTS, io="io_uring")) if uring else None
+        shipped = by_uring or splitd
         with counted_calls(report, "calls-epoll", splitd):
             pairs_row(report, Pairs(splitd, floor, load, count), "0.73 (must 0.60)", "floor", judged)
-        pairs_row(report, Pairs(splitd, run(sized(Nginx, size)), load, count), "1.0 (must 0.83)", "nginx", judged)
-        pairs_row(report, Pairs(splitd, run(sized(Hyper, size)), load, count))
-        flask = run(Flask(EXPERIMENTS))
-        pairs_row(report, Pairs(splitd, flask, load, count), "40 (must 30)", "flask", judged)
-        flask.stop()
-        pairs_row(report, Pairs(floor_uring, floor, load, count))
         if uring:
-            by_uring = run(Splitd(EXPERIMENTS, io="io_uring"))
             with counted_calls(report, "calls-uring", by_uring):
-                pairs_row(report, Pairs(by_uring, splitd, load, count), "1.0 (must 0.97)")
-            pairs_row(report, Pairs(by_uring, floor_uring, load, count))
+                pairs_row(report, Pairs(by_uring, floor_uring, load, count), "0.73 (must 0.60)", "floor-uring", judged)
+            pairs_row(report, Pairs(by_uring, splitd, load, count), "1.0 (must 0.97)")
+        pairs_row(report, Pairs(floor_uring, floor, load, count))
+        nginx = run(sized(Nginx, size))
+        pairs_row(report, Pairs(shipped, nginx, load, count), "1.0 (must 0.83)", "nginx", judged)
+        if uring:
+            pairs_row(report, Pairs(splitd, nginx, load, count))
+        pairs_row(report, Pairs(shipped, run(sized(Hyper, size)), load, count))
+        flask = run(Flask(EXPERIMENTS))
+        pairs_row(report, Pairs(shipped, flask, load, count), "40 (must 30)", "flask", judged)
+        flask.stop()
         same = run(Splitd(EXPERIMENTS, logger="same", name="splitd (epoll), logger on its CPU"))
         pairs_row(report, Pairs(same, splitd, load, count))
         same.stop()
@@ -192,8 +196,7 @@ def throughput(arguments):
             own, floors = Pairs(by_uring, splitd, deep, count), Pairs(floor_uring, floor, deep, count)
             pairs_row(report, own)
             pairs_row(report, floors)
-            floor_ratio = floors.rate_ratio()[1]
-            report.note("uring-deep", [ratio / floor_ratio for ratio in own.rate_ratio()], judged["requests/s"])
+            report.note("uring-deep", beside_floors(own.rate_ratio(), floors.rate_ratio()), judged["requests/s"])
     with contextlib.ExitStack() as stack:
         targets = get_targets(stack.enter_context(tempfile.TemporaryDirectory()))
         get_size = calibrate(EXPERIMENTS, targets)
@@ -252,9 +255,8 @@ def connections(arguments):
             rates = {server.name: [round.rate for round in taken[server.name]] for server in servers}
             if "splitd (io_uring)" in rates and f"uring-{count}" in budgets.KEYS:
                 ratio = quartiles([a / b for a, b in zip(rates["splitd (io_uring)"], rates["splitd (epoll)"])])
-                floors = quartiles([a / b for a, b in zip(rates["floor (uring)"], rates["floor (epoll)"])])[1]
-                # With many connections the floor servers' own ratio is what can be had.
-                report.note(f"uring-{count}", [value / (floors if count >= 1000 else 1) for value in ratio], judged["requests/s"])
+                floors = quartiles([a / b for a, b in zip(rates["floor (uring)"], rates["floor (epoll)"])])
+                report.note(f"uring-{count}", beside_floors(ratio, floors) if count >= 1000 else ratio, judged["requests/s"])
     series = [(name + ("*" if "floor" in name else ""), points) for name, points in medians.items()]
     plot.lines(
         os.path.join(RESULTS, "connections.svg"),
@@ -265,6 +267,11 @@ def connections(arguments):
     )
     report.say("", "![requests/s against connections](connections.svg)")
     report.write()
+
+
+def beside_floors(ratio, floors):
+    """io_uring ÷ epoll where less than 1 can be had: the floor servers' own ratio is what can."""
+    return [value / min(floors[1], 1) for value in ratio]
 
 
 def in_turns(servers, load, rounds):
@@ -365,35 +372,37 @@ def latency(arguments):
         report.say("", f"Control, the floor's p99.9 by round ÷ its own: {spread(control, 2)}" + ("" if good else ": **unmeasurable here**"))
         report.note("tail", by_round(4, 0), good)
         report.note("tail-logger", by_round(3, 2), good)
-        service_time(report, load, servers[4], 2 * rounds)
+        service_time(report, load, run(Floor("epoll", size, timed=True, name="floor (epoll)")), servers[4:], rounds)
         latency_against_rate(report, load, [servers[0], servers[4]], max(3, arguments.pairs // 5))
     report.write()
 
 
-def service_time(report, load, splitd, rounds):
-    """The worker's own histogram, of the rounds in which the machine stood still for nobody: the
-    generator, which has a CPU of its own, sent in time. After a halt of 2 ms it sends ten requests
-    at once, and the last of them waits for nine answers, which says nothing of splitd."""
-    taken = []
-    for _ in range(rounds):
-        before = splitd.histogram("splitd_request_service_seconds")
-        late = load.round(splitd).result["lateness"]["p99.9"] / 1000
-        service = splitd.histogram("splitd_request_service_seconds") - before
-        taken.append((late, [1e6 * service.at(quantile) for quantile in (0.5, 0.99, 0.999)]))
-    steady = [quantiles for late, quantiles in taken if late <= STEADY_US]
+def service_time(report, load, floor, splitds, rounds):
+    """By the servers' own clocks, in turns. The floor server does next to nothing, so its tail is
+    what the machine adds: requests that come while a server is halted wait for one another."""
+    report.say("", "### Service time inside the server, logger as it comes", "")
     report.say(
+        "From when the server's wait returned to when the answer was handed to the kernel, in microseconds, by round of 1 s; "
+        "rounds in which the generator, which has a CPU of its own, was late by more than "
+        f"{STEADY_US} µs at p99.9 are left out. splitd's are upper edges of its histogram's buckets. By epoll an answer is "
+        "handed over when the kernel has sent it, by io_uring when it is told to.",
         "",
-        f"Service time inside the worker (readable → handed to the kernel), its own histogram, logger as it comes; "
-        f"{len(steady)} of {rounds} rounds of 1 s, those in which the generator was late by at most {STEADY_US} µs at p99.9: "
-        + (
-            ", ".join(f"{name} {spread(quartiles([round[place] for round in steady]), 1)}" for place, name in enumerate(("p50", "p99", "p99.9")))
-            + " µs, each the upper edge of its bucket."
-            if steady
-            else "**unmeasurable here**."
-        ),
     )
-    if steady:
-        report.note("service", quartiles([round[2] for round in steady]), len(steady) >= rounds // 4)
+    report.head("server", "p50", "p99", "p99.9", "rounds")
+    taken = {server.name: [] for server in (floor, *splitds)}
+    for _ in range(rounds):
+        for server in (floor, *splitds, *reversed(splitds), floor):
+            late = []
+            quantiles = server.service(lambda: late.append(load.round(server).result["lateness"]["p99.9"] / 1000))
+            if late[0] <= STEADY_US:
+                taken[server.name].append(quantiles)
+    for server in (floor, *splitds):
+        steady = taken[server.name]
+        cells = [spread(quartiles([round[place] for round in steady]), 1) for place in range(3)] if steady else ["**unmeasurable here**"] * 3
+        report.row(server.name, *cells, f"{len(steady)} of {2 * rounds}")
+    shipped = taken[splitds[-1].name]
+    if shipped:
+        report.note("service", quartiles([round[2] for round in shipped]), len(shipped) >= rounds // 2)
 
 
 def latency_against_rate(report, load, servers, rounds):

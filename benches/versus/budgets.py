@@ -12,27 +12,28 @@ RESULTS = os.path.join(ROOT, "benches/results")
 NOTED = os.path.join(RESULTS, "budgets.json")
 README = os.path.join(ROOT, "README.md")
 
-# key, what, unit, digits, goal, must (None where any figure passes), whether more is better.
+# key, what, unit, digits, goal and must (None where none was set), whether more is better.
 ROWS = (
     ("request", "own user work a request, head to answer, exposure in the ring", "µs", 2, 2.0, 3.5, False),
     ("decision", "the decision alone, 100 experiments", "µs", 2, 1.1, 2.5, False),
     ("decision-1000", "the decision at 1,000 experiments", "µs", 1, 12, 25, False),
     ("decision-10000", "the decision at 10,000 experiments", "µs", 0, 120, 250, False),
     ("scan", "sonic-rs ÷ the scanner, a body into slots", "", 2, 2.0, 2.0, True),
-    ("floor", "requests/s ÷ the floor server's", "", 2, 0.73, 0.60, True),
-    ("nginx", "requests/s ÷ nginx `return 200`", "", 2, 1.0, 0.83, True),
+    ("floor", "requests/s ÷ the floor server's, both by epoll", "", 2, 0.73, 0.60, True),
+    ("floor-uring", "requests/s ÷ the floor server's, both by io_uring", "", 2, None, None, True),
+    ("nginx", "requests/s ÷ nginx `return 200`, as shipped (`io = auto`)", "", 2, 1.0, 0.83, True),
     ("uring-1", "io_uring ÷ epoll, 1 connection", "", 2, 1.0, 0.97, True),
     ("uring-16", "io_uring ÷ epoll, 16 connections", "", 2, 1.0, 0.97, True),
     ("uring-64", "io_uring ÷ epoll, 64 connections", "", 2, 1.0, 0.97, True),
     ("uring-256", "io_uring ÷ epoll, 256 connections", "", 2, 1.0, 0.97, True),
-    ("uring-1000", "io_uring ÷ epoll, 1,000 connections, ÷ the floor servers' own ratio", "", 2, 1.0, 0.97, True),
-    ("uring-deep", "io_uring ÷ epoll, depth 16, ÷ the floor servers' own ratio", "", 2, 1.0, 0.97, True),
+    ("uring-1000", "io_uring ÷ epoll, 1,000 connections (÷ the floor servers' own ratio where that is below 1)", "", 2, 1.0, 0.97, True),
+    ("uring-deep", "io_uring ÷ epoll, depth 16 (÷ the floor servers' own ratio where that is below 1)", "", 2, 1.0, 0.97, True),
     ("unleash", "Unleash's Rust engine ÷ the decision", "", 0, 50, 25, True),
-    ("flask", "requests/s ÷ the Flask + bjoern service", "", 1, 40, 30, True),
+    ("flask", "requests/s ÷ the Flask + bjoern service, as shipped", "", 1, 40, 30, True),
     ("get", "GET with 6 attributes ÷ floor", "", 2, 0.80, 0.70, True),
     ("tail", "p99.9 at 5,000 requests/s ÷ the floor server's", "", 2, 1.1, None, False),
     ("tail-logger", "p99.9 at 5,000 requests/s, logger busy ÷ logger away", "", 2, 1.1, None, False),
-    ("service", "service time inside the worker at 5,000 requests/s, p99.9", "µs", 0, 20, 50, False),
+    ("service", "service time inside the worker at 5,000 requests/s, p99.9, as shipped", "µs", 0, 20, 50, False),
     ("calls-epoll", "system calls a request, epoll, 64 busy connections", "", 2, 2.1, None, False),
     ("calls-uring", "system calls a request, io_uring, 64 busy connections", "", 2, 0.1, None, False),
     ("exposure", "an exposure of 26 assignments with context into the ring", "ns", 0, 150, 400, False),
@@ -89,6 +90,8 @@ def figure(value, digits):
 def verdict(found, goal, must, more):
     if not found["measurable"]:
         return "unmeasurable here"
+    if goal is None:
+        return ""
     median = found["values"][1]
     reaches = (lambda bound: median >= bound) if more else (lambda bound: median <= bound)
     if reaches(goal):

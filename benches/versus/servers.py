@@ -107,10 +107,16 @@ class Server:
 
 
 class Floor(Server):
-    def __init__(self, io, size, busy_ns=0, name=None):
+    def __init__(self, io, size, busy_ns=0, timed=False, name=None):
         self.name = name or f"floor ({io})"
-        super().__init__(binary(f"floor_{io}"), "--answer-size", str(size), "--busy-ns", str(busy_ns))
+        options = {"answer-size": size, "busy-ns": busy_ns, "timed": int(timed)}
+        super().__init__(binary(f"floor_{io}"), *(word for name, value in options.items() for word in (f"--{name}", str(value))))
         self.port = self.listening()
+
+    def service(self, round):
+        """p50, p99 and p99.9 of its service times in a round, in microseconds, of one that is timed."""
+        round()
+        return [int(ns) / 1000 for ns in self.child.stdout.readline().split()[1:]]
 
 
 def sized(make, size):
@@ -286,6 +292,14 @@ class Splitd(Server):
                 edge = float(labels["le"].replace("+Inf", "inf"))
                 counts[edge] = counts.get(edge, 0) + value
         return Histogram(counts)
+
+    def service(self, round):
+        """p50, p99 and p99.9 of the worker's service times in a round, in microseconds."""
+        name = "splitd_request_service_seconds"
+        before = self.histogram(name)
+        round()
+        service = self.histogram(name) - before
+        return [1e6 * service.at(quantile) for quantile in (0.5, 0.99, 0.999)]
 
     def hold_logger(self, hold):
         if hold != self.stopped:

@@ -108,6 +108,8 @@ pub struct Floor {
     pub answer_size: usize,
     /// Spent on each request.
     pub busy: Duration,
+    /// Whether it times its requests.
+    pub timed: bool,
 }
 
 /// Answers that leave in one piece, at most.
@@ -121,12 +123,13 @@ impl Floor {
     /// # Errors
     /// If any of it can't be.
     pub fn from_options() -> Result<Floor> {
-        let options = Options::read(&["port", "cpu", "answer-size", "busy-ns"])?;
+        let options = Options::read(&["port", "cpu", "answer-size", "busy-ns", "timed"])?;
         pin(options.text("cpu"))?;
         let answer_size = options.get("answer-size", 1024)?;
         let answers = answer(answer_size)?.repeat(ANSWER_RUN);
         let busy = Duration::from_nanos(options.get("busy-ns", 0)?);
-        Ok(Floor { listener: listen(options.get("port", 0)?)?, answers, answer_size, busy })
+        let timed = options.get("timed", 0)? != 0;
+        Ok(Floor { listener: listen(options.get("port", 0)?)?, answers, answer_size, busy, timed })
     }
 
     /// The next bytes to send of `unsent`, which ends with an answer's end.
