@@ -85,15 +85,9 @@ impl Niceness {
                 Err(fault) if fault.kind() == ErrorKind::WouldBlock => {
                     self.due_ns = Some(now_ns + PUT_OFF.as_nanos() as u64);
                 }
-                Err(fault) => {
-                    child.session_nice = None;
-                    log::info!(
-                        "event=session_nice_refused process={} nice={nice} error={:?}",
-                        child.name,
-                        fault.to_string()
-                    );
-                }
-                Ok(()) => child.session_nice = None,
+                // Whether we may was found out at the start; one that has just ended
+                // has no such file of ours any more.
+                Ok(()) | Err(_) => child.session_nice = None,
             }
         }
     }
@@ -110,7 +104,7 @@ impl Niceness {
 }
 
 /// Whether the kernel groups by session and takes a session's niceness from us:
-/// our own is told what it has.
+/// our own is told what it has. In a control group it does not: the file is empty.
 fn takes_niceness() -> bool {
     let own = fs::read_to_string("/proc/self/autogroup").unwrap_or_default();
     // proc(5): "/autogroup-25 nice 0"
