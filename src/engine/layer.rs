@@ -18,8 +18,8 @@
 //! cover all buckets of the layer, so the search ends at a run, and one line is
 //! enough for 32 runs.
 //!
-//! Most layers have few runs: without a line of their own for them a decision takes
-//! 0.9 of the time.
+//! Most layers have few runs: a decision takes 0.97 of the time that it takes with a
+//! line for each layer's.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -260,10 +260,9 @@ impl Tree {
 
 /// How many levels the tree over some runs has; none where a record has their ends.
 pub(super) fn level_count(run_count: usize) -> u16 {
-    let lines = |size: usize| (size > 1).then(|| size.div_ceil(LINE_WIDTH));
     match run_count {
         ..=INLINE_WIDTH => 0,
-        _ => std::iter::successors(Some(run_count.div_ceil(LINE_WIDTH)), |&size| lines(size)).count() as u16,
+        _ => level_sizes(run_count).iter().filter(|&&size| size > 0).count() as u16,
     }
 }
 

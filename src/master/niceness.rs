@@ -18,7 +18,6 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
-use nix::errno::Errno;
 use nix::unistd::{Pid, getsid};
 
 use super::process::Running;
@@ -72,18 +71,19 @@ impl Niceness {
     /// Gives the sessions of children their niceness, as far as the kernel takes it now.
     pub(super) fn settle<'r>(&mut self, running: impl Iterator<Item = &'r mut Running>, now_ns: u64) {
         self.due_ns = None;
+        let put_off_ns = now_ns + PUT_OFF.as_nanos() as u64;
         for child in running.filter(|_| self.sessions) {
             let Some(nice) = child.session_nice else { continue };
-            let pid = child.pid();
-            // One that does not lead a session yet is still in ours.
-            let told = match getsid(Some(Pid::from_raw(pid))) {
-                Ok(leader) if leader.as_raw() == pid => set_session_niceness(pid, nice),
-                Ok(_) => Err(Errno::EAGAIN.into()),
-                Err(errno) => Err(errno.into()),
-            };
-            match told {
+            let pid = Pid::from_raw(child.pid());
+            if getsid(Some(pid)) != Ok(pid) {
+                // It does not lead a session yet: it is still in ours.
+                self.due_ns = Some(put_off_ns);
+                continue;
+            }
+            match set_session_niceness(pid, nice) {
                 Err(fault) if fault.kind() == ErrorKind::WouldBlock => {
-                    self.due_ns = Some(now_ns + PUT_OFF.as_nanos() as u64);
+                    self.due_ns = Some(put_off_ns);
+                    return;
                 }
                 // Whether we may was found out at the start; one that has just ended
                 // has no such file of ours any more.
@@ -109,15 +109,15 @@ fn takes_niceness() -> bool {
     let own = fs::read_to_string("/proc/self/autogroup").unwrap_or_default();
     // proc(5): "/autogroup-25 nice 0"
     let Some(nice) = own.trim().rsplit(' ').next().and_then(|nice| nice.parse().ok()) else { return false };
-    let pid = std::process::id() as i32;
-    set_session_niceness(pid, nice).map_or_else(|fault| fault.kind() == ErrorKind::WouldBlock, |()| true)
+    let told = set_session_niceness(Pid::this(), nice);
+    told.map_or_else(|fault| fault.kind() == ErrorKind::WouldBlock, |()| true)
 }
 
-/// Sets the niceness of the session that this process leads.
+/// Sets the niceness of the session that a process is in.
 ///
 /// # Errors
 /// `WouldBlock` where the kernel wants it later; else if it is refused.
-fn set_session_niceness(pid: i32, nice: i32) -> io::Result<()> {
+fn set_session_niceness(pid: Pid, nice: i32) -> io::Result<()> {
     fs::write(format!("/proc/{pid}/autogroup"), nice.to_string())
 }
 
