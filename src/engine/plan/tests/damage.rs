@@ -65,6 +65,29 @@ fn a_plan_of_another_layout_is_refused_by_its_number() {
     assert_eq!(Plan::open(bytes(&mut other)).unwrap_err(), PlanFault::Layout { version });
 }
 
+#[test]
+fn ends_that_lead_past_a_layers_runs_are_refused() {
+    let (_, image) = edge();
+    let plan = Plan::open(image.bytes()).unwrap();
+    let layers = plan.tables.layers;
+    let layers_start = layers.as_ptr().addr() - image.bytes().as_ptr().addr();
+    let mut tried_count = 0;
+    for (row, layer) in layers.iter().enumerate() {
+        let batch = plan.tables.batch_of(row).unwrap();
+        if batch.level_count > 0 || batch.bucket_count == 1 {
+            continue;
+        }
+        let mut damaged = lines(&image);
+        // Every end is before the last bucket.
+        let ends = &mut bytes(&mut damaged)[layers_start + (row + 1) * size_of_val(layer) - 16..][..16];
+        ends.copy_from_slice(bytemuck::bytes_of(&[i16::MIN; 8]));
+        reseal(bytes(&mut damaged));
+        assert_eq!(Plan::open(bytes(&mut damaged)).unwrap_err(), PlanFault::Row { table: "layers", row });
+        tried_count += 1;
+    }
+    assert!(tried_count > 0);
+}
+
 /// What no checksum tells: a plan that was written wrong is refused, or at least
 /// decides something without panicking or going round for ever.
 #[test]
