@@ -378,8 +378,8 @@ def latency(arguments):
 
 
 def service_time(report, load, floor, splitds, rounds):
-    """By the servers' own clocks, in turns. The floor server does next to nothing, so its tail is
-    what the machine adds: requests that come while a server is halted wait for one another."""
+    """By the servers' own clocks, in turns. The floor server does next to nothing but send, so its
+    tail is what halts of the machine make of that: requests that come meanwhile wait for one another."""
     report.say("", "### Service time inside the server, logger as it comes", "")
     report.say(
         "From when the server's wait returned to when the answer was handed to the kernel, in microseconds, by round of 1 s; "
